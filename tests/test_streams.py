@@ -112,6 +112,7 @@ def clogged(make: Callable[[], Awaitable[Pair]]) -> Callable[[], Awaitable[Pair]
     return make_clogged
 
 
+@pytest.mark.slow
 async def test_conforms_over_the_memory_transport(autojump_clock: MockClock) -> None:
     async with memory_pairs() as make:
         await check_half_closeable_stream(make, clogged(make))
@@ -351,6 +352,7 @@ async def test_tls_and_a_websocket_through_a_gateway() -> None:
     sizes=st.lists(st.integers(1, 50) | st.none(), min_size=1, max_size=8),
     cancels=st.lists(st.booleans(), min_size=1, max_size=8),
 )
+@pytest.mark.slow
 def test_any_sizes_give_the_bytes_in_order(
     messages: list[bytes], sizes: list[int | None], cancels: list[bool]
 ) -> None:

@@ -182,6 +182,7 @@ async def test_failures_of_all_services_count_together(autojump_clock: Clock) ->
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all"])
+@pytest.mark.slow
 async def test_fault_48_restarts_without_a_limit_are_delayed(
     autojump_clock: Clock, strategy: Any
 ) -> None:

@@ -112,6 +112,7 @@ class World:
 
 
 @pytest.mark.parametrize("seed", range(25))
+@pytest.mark.slow
 async def test_messages_are_never_mixed(seed: int, autojump_clock: MockClock) -> None:
     world = World(seed)
     transport = MemoryTransport(capacity=2)

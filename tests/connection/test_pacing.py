@@ -533,6 +533,7 @@ STEPS = st.lists(
 
 
 @given(messages=st.integers(1, 4), per=st.sampled_from([0.5, 2.0]), steps=STEPS)
+@pytest.mark.slow
 def test_a_connection(messages: int, per: float, steps: list[tuple[str, float]]) -> None:
     """Nothing is lost or reordered, the window holds over all links, and slots are used."""
 

@@ -235,6 +235,7 @@ async def test_a_block_continues_a_cancelled_receive_of_many_fragments(
         assert "".join(await read_message(conn)) == "".join(data) + "!"
 
 
+@pytest.mark.slow
 async def test_a_whole_message_in_tiny_fragments(autojump_clock: MockClock) -> None:
     """They take hardly more memory than the message, also while it is incomplete."""
     texts = [f"é{number}" for number in range(5000)]

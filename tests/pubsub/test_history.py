@@ -348,6 +348,7 @@ async def test_an_outage_of_the_network_loses_nothing(redis: RealRedis) -> None:
             assert hub.statistics().gaps == 0
 
 
+@pytest.mark.slow
 async def test_messages_missed_while_disconnected_are_delivered(redis: RealRedis) -> None:
     """Also more than one portion of them; a gap only for ``incoming``, which has no history."""
     async with opened(redis.broker(history=1000), max_queue=2000) as hub:

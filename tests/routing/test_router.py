@@ -160,6 +160,7 @@ PARTS = st.lists(st.sampled_from("abc"), min_size=1, max_size=4)
 
 
 @given(st.sets(st.tuples(PARTS.map("/".join), st.booleans()), max_size=12), PARTS.map("/".join))
+@pytest.mark.slow
 def test_find_agrees_with_the_definition(defined: set[tuple[str, bool]], name: str) -> None:
     """The longest matching pattern, exact names first, in any order of definition."""
     router = Router()

@@ -24,6 +24,7 @@ RUSH = 500
 # Handshakes in progress.
 
 
+@pytest.mark.slow
 async def test_fault_43_a_rush_of_clients_is_served_in_turn(autojump_clock: object) -> None:
     """About 100 are worked on at a time, so the first ones are done while others still wait."""
     current = most = 0

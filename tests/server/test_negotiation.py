@@ -157,6 +157,7 @@ async def test_a_repeated_header_is_treated_as_websockets_treats_it(name: str) -
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.slow
 async def test_curl_is_accepted() -> None:
     """Its headers have their own order, and it waits for more after the 101."""
     async with serve(echo, "127.0.0.1", 0) as server:

@@ -156,6 +156,7 @@ BAD_PROXIES: dict[str, Script] = {
 
 
 @pytest.mark.parametrize("bad", BAD_PROXIES)
+@pytest.mark.slow
 async def test_a_bad_proxy(bad: str) -> None:
     """A proxy that refuses, responds with garbage or disconnects is ProxyFailed immediately."""
     with no_leak():

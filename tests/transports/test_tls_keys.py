@@ -81,6 +81,7 @@ async def openssl(*arguments: str) -> AsyncIterator[Openssl]:
     ],
     ids=["key update", "key update of both", "renegotiation"],
 )
+@pytest.mark.slow
 async def test_a_server_that_changes_the_keys(
     tmp_path: Path, option: str, command: bytes, response: bytes
 ) -> None:

@@ -125,6 +125,7 @@ class Busy(MockTopic):
 
 
 @pytest.mark.parametrize("blocks", [False, True])
+@pytest.mark.slow
 async def test_fault_27_a_slow_callback_is_no_timeout(
     autojump_clock: MockClock, *, blocks: bool
 ) -> None:

@@ -152,6 +152,7 @@ async def test_fault_27_an_ordinary_leave_is_not_counted_as_ignored(in_memory: S
         assert socket.statistics().ignored == 0
 
 
+@pytest.mark.slow
 async def test_messages_after_the_end_of_a_left_channel_are_counted(in_memory: Scripted) -> None:
     """The second phx_close is a duplicate."""
     script = [

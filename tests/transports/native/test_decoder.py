@@ -125,6 +125,7 @@ def test_a_message_may_have_65536_fragments(masked: bool) -> None:
     assert decode([data], masked=masked) == [Ping(b"alive"), "☃" * (count // 2)]
 
 
+@pytest.mark.slow
 def test_endless_empty_fragments_cost_no_memory() -> None:
     """A message that never grows and never ends keeps nothing of its fragments."""
     decoder = plain()
