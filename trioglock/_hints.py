@@ -26,6 +26,7 @@ __all__ = [
     "checks_keywords",
     "describe_value",
     "hide_frames",
+    "is_hashable",
     "network_hint",
     "require_trio",
     "tls_hint",
@@ -179,6 +180,15 @@ def checks_keywords(call: str, keywords: type | None = None) -> Callable[[Functi
         return checked_async if inspect.iscoroutinefunction(function) else checked  # type: ignore[return-value]
 
     return decorate
+
+
+def is_hashable(value: object) -> bool:
+    """Whether a value can be a key; a tuple that contains a list cannot."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def describe_value(value: object) -> str:

@@ -361,9 +361,9 @@ class Socket(Generic[StateT, MessageT_co]):
         return state
 
 
-def overrides(socket: Socket[Any, Any], hook: str) -> bool:
-    """Whether a socket has its own implementation of a hook."""
-    return getattr(getattr(socket, hook), "__func__", None) is not getattr(Socket, hook)
+def overrides(instance: object, base: type, name: str) -> bool:
+    """Whether an instance of ``base`` has its own implementation of a method."""
+    return getattr(getattr(instance, name), "__func__", None) is not getattr(base, name)
 
 
 def check_socket(

@@ -508,7 +508,7 @@ def test_options() -> None:
     ):
         connect(URL, send_rate=5)  # type: ignore[arg-type]
     heartbeat = MessageHeartbeat(message=str, is_answer=bool)
-    with pytest.raises(InvalidOption, match="leaves no room for others"):
+    with pytest.raises(InvalidOption, match="uses up send_rate"):
         connect(URL, send_rate=Rate(1, per=20), heartbeat=heartbeat)
     for wrong, text in [
         ({"messages": 0}, "messages must be at least 1"),

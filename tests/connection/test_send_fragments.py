@@ -647,7 +647,7 @@ async def test_cancelling_a_message_at_every_step(autojump_clock: MockClock) -> 
 
 
 async def test_wrong_kinds_of_iterables() -> None:
-    """The error tells how to send an async iterable."""
+    """The error names the way to send an async iterable."""
 
     def generator() -> Iterable[bytes]:
         yield b"a"

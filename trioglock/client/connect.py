@@ -235,8 +235,8 @@ def _check_heartbeat_rate(rate: Rate | None, flow: FlowOptions) -> None:
         return
     if flow.ping_interval * rate.messages <= rate.window:
         raise InvalidOption(
-            f"a heartbeat message every {flow.ping_interval:g} seconds (ping_interval) leaves no "
-            f"room for others in send_rate={rate}"
+            f"a heartbeat message every {flow.ping_interval:g} seconds (ping_interval) uses up "
+            f"send_rate={rate}"
         )
 
 
@@ -247,7 +247,7 @@ def _check_fragments(transport: Transport, socket: Socket[Any, Any] | None) -> N
             f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
             "NativeTransport"
         )
-    if isinstance(socket, Socket) and overrides(socket, "handle_receive"):
+    if isinstance(socket, Socket) and overrides(socket, Socket, "handle_receive"):
         raise InvalidOption(
             f"{type(socket).__name__}.handle_receive needs whole messages: with fragments=True use "
             "a Socket without it, and conn.receive_fragments()"

@@ -44,7 +44,7 @@ class Hook:
         self.call: Callable[..., Any] = getattr(socket, name)
         self.label: str = f"{type(socket).__name__}.{name}"
         self.is_async: bool = inspect.iscoroutinefunction(self.call)
-        self.is_default: bool = not overrides(socket, name)
+        self.is_default: bool = not overrides(socket, Socket, name)
         if inspect.isasyncgenfunction(self.call) or inspect.isgeneratorfunction(self.call):
             raise BadHookResult(f"{self.label} is a generator; a hook must return its result")
 
@@ -66,7 +66,7 @@ class Hook:
 
 def hook_of(socket: Socket[Any, Any], name: str) -> Hook:
     """Return the ``name`` hook of ``socket``; all sockets share the default hooks."""
-    return Hook(socket, name) if overrides(socket, name) else _default_hook(name)
+    return Hook(socket, name) if overrides(socket, Socket, name) else _default_hook(name)
 
 
 @cache

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import trio
 
+from .._hints import is_hashable
 from .._timer import CHECKS, Entry, current_timer
 from ..disconnect import Disconnect
 from ..errors import RequestFailed, RequestLost, RequestTimeout, UsageError
@@ -423,11 +424,7 @@ def key_of(ref: object) -> Hashable | None:
         case list() | tuple():
             keys = tuple(map(key_of, ref))
             return None if None in keys else keys
-    try:
-        hash(ref)
-    except TypeError:
-        return None
-    return ref
+    return ref if is_hashable(ref) else None
 
 
 def has_link(connection: Connection[Any, Any]) -> bool:

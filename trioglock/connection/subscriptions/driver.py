@@ -8,11 +8,12 @@ from typing import Any
 
 import trio
 
-from ..._hints import describe_value
+from ..._hints import describe_value, is_hashable
 from ..._redact import shorten
 from ..._timer import Entry, current_timer
 from ...errors import BadHookResult, ConnectionClosed, InvalidOption
 from ...frames import Data, PreparedMessage
+from ...hooks import overrides
 from ...options import check_seconds, check_whole
 from .._sync import ignore
 from ..closing import CloseState
@@ -67,8 +68,8 @@ class SubscriptionDriver:
     ) -> None:
         self._subscriptions = subscriptions
         self._key_of = subscriptions.key_of
-        confirms = _overrides(subscriptions, "confirmed")
-        confirms_leaving = _overrides(subscriptions, "unsubscribed")
+        confirms = overrides(subscriptions, Subscriptions, "confirmed")
+        confirms_leaving = overrides(subscriptions, Subscriptions, "unsubscribed")
         self._machine = SubscriptionMachine(
             batch=subscriptions.batch,
             timeout=subscriptions.timeout,
@@ -81,7 +82,7 @@ class SubscriptionDriver:
         self._responses = [
             name
             for name in ("confirmed", "refused", "unsubscribed")
-            if _overrides(subscriptions, name)
+            if overrides(subscriptions, Subscriptions, name)
         ]
         self._writer = writer
         self._send_queue = send_queue
@@ -106,7 +107,7 @@ class SubscriptionDriver:
 
     def open_link(self) -> None:
         """Start a link."""
-        self._is_ready = not _overrides(self._subscriptions, "is_ready")
+        self._is_ready = not overrides(self._subscriptions, Subscriptions, "is_ready")
         try:
             self._subscriptions.reset()
         except Exception as error:
@@ -214,7 +215,7 @@ class SubscriptionDriver:
                 if not (self._respond(message) if key is None else update(key, message)):
                     others.append(message)
         except Exception as error:
-            self._fail(error if _is_hashable(key) else self._unhashable("key_of", key))
+            self._fail(error if is_hashable(key) else self._unhashable("key_of", key))
         if self._machine.has_requests:
             self.flush()
         return others
@@ -229,7 +230,7 @@ class SubscriptionDriver:
                 self._writer.release()
         for name in self._responses:
             for key in self._keys_in(name, message):
-                if not _is_hashable(key):
+                if not is_hashable(key):
                     raise self._unhashable(name, key)
                 handled = handled or machine.knows(key)
                 if name == "confirmed":
@@ -247,7 +248,7 @@ class SubscriptionDriver:
         if (
             isinstance(keys, str | bytes | bool)
             or not isinstance(keys, Iterable)
-            or (isinstance(keys, tuple) and _is_hashable(keys) and self._machine.knows(keys))
+            or (isinstance(keys, tuple) and is_hashable(keys) and self._machine.knows(keys))
         ):
             raise BadHookResult(
                 f"{type(self._subscriptions).__name__}.{name} must return a list of keys or None, "
@@ -368,19 +369,6 @@ class SubscriptionDriver:
         if deadline == math.inf:
             self._stop_timer()
         return deadline
-
-
-def _overrides(subscriptions: Subscriptions[Any, Any], name: str) -> bool:
-    method = getattr(subscriptions, name)
-    return getattr(method, "__func__", None) is not getattr(Subscriptions, name)
-
-
-def _is_hashable(key: object) -> bool:
-    try:
-        hash(key)
-    except TypeError:
-        return False
-    return True
 
 
 def check_subscriptions(subscriptions: object) -> None:

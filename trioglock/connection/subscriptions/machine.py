@@ -2,7 +2,7 @@
 
 :class:`Subscriptions` is the interface to a feed, which users implement.
 :class:`SubscriptionMachine` does no I/O: it takes events, such as a confirmation or the end of a
-link, and returns the requests to send. :mod:`.updates` drives it.
+link, and returns the requests to send. :mod:`.driver` calls it.
 
 The state of a key is that of its subscription on the current link. A key never has two requests in
 flight: it is unsubscribed only after its subscription was confirmed, and subscribed again only
@@ -145,7 +145,7 @@ class _Key:
 class SubscriptionMachine:
     """The subscriptions of one connection.
 
-    After each call, :attr:`has_requests` tells whether :meth:`take_requests` has something to send.
+    After each call, :attr:`has_requests` is True if :meth:`take_requests` may return requests.
 
     Args:
         batch: maximum number of keys of a request, or None.

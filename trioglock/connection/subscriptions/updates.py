@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 import trio
 
-from ..._hints import describe_value
+from ..._hints import describe_value, is_hashable
 from ...errors import InvalidOption, SlowConsumer, UsageError
 from ...gap import Gap
 from ...options import Overflow, check_choice, check_whole
@@ -128,14 +128,12 @@ def make_updates_queue(
     if limit is None and overflow not in ("wait", "drop_oldest"):
         raise InvalidOption(f"overflow={overflow!r} requires a max_queue")
     for key in keys:
-        try:
-            hash(key)
-        except TypeError:
+        if not is_hashable(key):
             hint = "; pass each key as an argument of its own: subscribe(*keys)"
             raise InvalidOption(
                 f"a key must be hashable, not {describe_value(key)}"
                 f"{hint if isinstance(key, list | set) else ''}"
-            ) from None
+            )
     if None in keys:
         raise InvalidOption("None is not a key: key_of() returns it for other messages")
     return UpdateQueue(list(dict.fromkeys(keys)), limit, overflow, emitter)
