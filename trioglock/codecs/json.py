@@ -19,7 +19,7 @@ from .._types import DecodedT_co
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Codec, Data
 from ..options import check_choice
-from .json_rules import check_depth, check_surrogates, is_plain
+from .json_rules import MAX_DEPTH, check_depth, check_surrogates, is_plain
 
 __all__ = ["JSON", "LIBRARIES", "import_library"]
 
@@ -98,7 +98,8 @@ class JSON(Codec[DecodedT_co]):
 
     def decode(self, frame: Data, /) -> DecodedT_co:
         try:
-            check_depth(frame)
+            if len(frame) > 2 * MAX_DEPTH:
+                check_depth(frame)
             message: DecodedT_co = self._decode(frame)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"invalid JSON: {error}") from error
@@ -200,8 +201,14 @@ def _write(message: Any) -> str:
 def _read(frame: str | bytes) -> Any:
     # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess the encoding.
     text = frame if isinstance(frame, str) else frame.decode()
-    check_surrogates(text)
-    return _load(text)
+    if "\\u" in text or not text.isascii():
+        check_surrogates(text)
+    try:
+        message, end = _scan(text, 0)
+    except StopIteration:
+        end = -1
+    # White space around the value, or an error.
+    return message if end == len(text) else _decoder.decode(text)
 
 
 LIBRARIES: Mapping[str, Callable[[Any], tuple[Encoder, Decoder]]] = {
@@ -227,7 +234,19 @@ def _convert(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else str(value)  # or a UUID
 
 
-_dump = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_convert
-).encode
-_load = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite).decode
+def _compact_encoder() -> Encoder:
+    """Return ``JSONEncoder.encode``, without creating an encoder in C for each message."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_convert
+    )
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return encoder.encode
+    options = (None, ":", ",", False, False, True)
+    encode_chunks = make(None, _convert, json.encoder.encode_basestring, *options)
+    return lambda message: "".join(encode_chunks(message, 0))
+
+
+_dump = _compact_encoder()
+_decoder = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite)
+_scan: Callable[[str, int], tuple[Any, int]] = getattr(_decoder, "scan_once")  # noqa: B009 - not in typeshed
