@@ -11,9 +11,8 @@ from rich.console import RenderableType
 from trioglock.cli.connect import open_messages
 from trioglock.cli.console import Console
 from trioglock.cli.conversation import Conversation, ConversationPlan
-from trioglock.cli.line_reader import EndOfInput
+from trioglock.cli.line_reader import EndOfInput, PromptInterrupted
 from trioglock.cli.output import Mark, MessageFormat
-from trioglock.cli.prompt import PromptInterrupted
 from trioglock.cli.streams import OutputClosed
 from trioglock.frames import Data
 from trioglock.testing import MockServer

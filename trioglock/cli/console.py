@@ -7,10 +7,9 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
-from prompt_toolkit.utils import is_dumb_terminal
 from rich.console import RenderableType
 
 from ..frames import Data
@@ -26,8 +25,10 @@ from ..telemetry import (
 )
 from .line_reader import LineReader
 from .output import Mark, MessageFormat, Renderer, describe_failure
-from .prompt import Prompt, open_history
 from .streams import OutputClosed, OutputFailed, OutputStream
+
+if TYPE_CHECKING:
+    from .prompt import Prompt
 
 __all__ = ["Console", "open_console", "print_reconnects", "print_trace"]
 
@@ -66,6 +67,8 @@ class Console:
         if not self.has_prompt:
             yield
             return
+        from .prompt import Prompt, open_history  # noqa: PLC0415 - it takes long to import
+
         history, problem = open_history(self._history_name)
         if problem:
             await self.print_event(Mark.PROBLEM, problem)
@@ -125,7 +128,7 @@ def open_console(message_format: MessageFormat, history: str | None) -> Console:
     terminals = [stream for stream in (sys.stdout, sys.stderr) if _is_terminal(stream)]
     if message_format.raw and sys.stdout in terminals:
         raise click.UsageError("--raw writes bytes unchanged: redirect stdout to a file or a pipe")
-    has_prompt = _is_terminal(sys.stdin) and terminals and not is_dumb_terminal()
+    has_prompt = _is_terminal(sys.stdin) and terminals and not _is_dumb_terminal()
     return Console(message_format, terminals[0] if has_prompt else None, history)
 
 
@@ -219,3 +222,9 @@ def print_reconnects(console: Console) -> EventListener:
                 pass
 
     return listen(handle, ConnectAttemptFailed, LinkClosed, ReconnectScheduled, Connected)
+
+
+def _is_dumb_terminal() -> bool:
+    from prompt_toolkit.utils import is_dumb_terminal  # noqa: PLC0415 - it takes long to import
+
+    return is_dumb_terminal()

@@ -24,10 +24,9 @@ from ..errors import ConnectError, ConnectionClosed, InvalidOption, InvalidURL, 
 from ..frames import Close, Data
 from .commands import InvalidLine, Mode, PromptCommands, is_command
 from .console import Console, print_reconnects, print_trace
-from .line_reader import EndOfInput, UnreadableInput
+from .line_reader import EndOfInput, PromptInterrupted, UnreadableInput
 from .options import FAILED, NOT_CONNECTED, OK
 from .output import Mark, describe_failure, describe_unsent
-from .prompt import PromptInterrupted
 from .streams import OutputClosed, OutputFailed
 
 __all__ = ["Conversation", "ConversationPlan", "run_conversation"]

@@ -10,7 +10,7 @@ import trio
 
 from .streams import descriptor_of
 
-__all__ = ["EndOfInput", "LineReader", "UnreadableInput"]
+__all__ = ["EndOfInput", "LineReader", "PromptInterrupted", "UnreadableInput"]
 
 _CHUNK = 2**16
 
@@ -20,6 +20,10 @@ MAX_LINE = 2**26
 
 class EndOfInput(Exception):
     """There are no more lines: the end of a pipe, or Ctrl-D."""
+
+
+class PromptInterrupted(Exception):
+    """Ctrl-C was typed at the prompt."""
 
 
 class UnreadableInput(Exception):

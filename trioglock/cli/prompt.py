@@ -42,9 +42,9 @@ from prompt_toolkit.output.defaults import create_output
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.shortcuts import CompleteStyle
 
-from .line_reader import EndOfInput
+from .line_reader import EndOfInput, PromptInterrupted
 
-__all__ = ["Prompt", "PromptInterrupted", "open_history", "state_folder"]
+__all__ = ["Prompt", "open_history", "state_folder"]
 
 END_TIMEOUT = 1.0
 """Seconds to wait for the prompt's thread."""
@@ -58,10 +58,6 @@ truncated."""
 
 MAX_CHARACTERS = 2**18
 """Maximum number of characters waiting to be written before :meth:`Prompt.print` waits."""
-
-
-class PromptInterrupted(Exception):
-    """Ctrl-C was typed at the prompt."""
 
 
 def _key_bindings() -> KeyBindings:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from trio.testing import memory_stream_pair
 
 from .._redact import printable
 from ..errors import InvalidOption
@@ -183,6 +182,8 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
             ConnectionRefusedError: the listener is closed.
         """
         await trio.lowlevel.checkpoint()
+        from trio.testing import memory_stream_pair  # noqa: PLC0415 - it imports pytest
+
         near, far = memory_stream_pair()
         try:
             self._opened.send_nowait(far)
