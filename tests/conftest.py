@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import hypothesis
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="whether a poller feeds the links, on Linux: auto (the default of the package), "
         "always (also a single client), never (each waits in its own task, as on other systems)",
     )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers for ``-n auto``: one more than cores, as many tests sleep."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return 1 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:

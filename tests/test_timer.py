@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -29,6 +30,7 @@ async def test_without_pauses_it_is_an_ordinary_timeout(autojump_clock: MockCloc
     assert deadline.expired
 
 
+@pytest.mark.slow
 async def test_fault_01_pauses_of_the_program_do_not_count() -> None:
     """Neither one early in the timeout, nor one at its end."""
     for paused_after in (0.0, 0.19):

@@ -182,6 +182,7 @@ async def test_pings() -> None:
         assert (await running.finish()).code == 0
 
 
+@pytest.mark.slow
 async def test_the_close_timeout() -> None:
     """If the peer does not confirm within --close-timeout, the exit code is 1."""
     async with (
@@ -225,6 +226,7 @@ async def test_fault_48_a_trace_that_cannot_be_written_is_one_line() -> None:
     assert done.stderr == "! cannot write the trace to /dev/full: No space left on device\n"
 
 
+@pytest.mark.slow
 async def test_an_outage() -> None:
     """With --reconnect the loss, the delay and the reconnect are printed; no line is lost."""
     async with MockServer() as server, opened("connect", server.url, "--reconnect") as running:

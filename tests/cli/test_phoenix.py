@@ -86,6 +86,7 @@ async def test_invalid_lines(line: str, message: str) -> None:
     assert "echo ok 2" in done.stdout.splitlines()
 
 
+@pytest.mark.slow
 async def test_an_event_without_a_reply() -> None:
     """It is reported after the timeout and is not an error."""
 
@@ -98,6 +99,7 @@ async def test_an_event_without_a_reply() -> None:
     assert (done.code, done.stdout, done.stderr) == (0, "", "* note: no reply\n")
 
 
+@pytest.mark.slow
 async def test_the_request() -> None:
     """The server gets the parameters in the URL, the payload of the join, and the token."""
     seen: list[Any] = []

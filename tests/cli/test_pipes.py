@@ -104,6 +104,7 @@ async def ticks(peer: MockPeer) -> None:
             await trio.sleep(0.01)
 
 
+@pytest.mark.slow
 async def test_binary_messages() -> None:
     """They are printed as digits; with --raw they are written unchanged."""
     async with MockServer() as server:

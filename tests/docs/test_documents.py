@@ -42,7 +42,21 @@ def url() -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if "```" in Page(name).text])
+# Pages whose code takes more than half a second.
+SLOW_PAGES = (
+    *("README.md", "docs/tutorial.md", "docs/coming-from.md", "docs/transports.md"),
+    *("docs/clients/pacing.md", "docs/clients/stalls.md"),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW_PAGES else ())
+        for name in PAGES
+        if "```" in Page(name).text
+    ],
+)
 def test_blocks(name: str, url: str) -> None:
     """Python runs and prints what the page shows, commands parse, the page's own tests pass."""
     Page(name).run(url)
@@ -237,6 +251,7 @@ def test_the_readme_states_the_requirements() -> None:
         assert re.search(rf"\[{name}\]\(\S+\)\s+{version} or later", text), dependency
 
 
+@pytest.mark.slow
 async def test_the_demo_needs_no_test_tools() -> None:
     program = (
         "import sys; sys.modules |= dict.fromkeys(['pytest', 'pytest_trio', 'hypothesis']);"

@@ -25,6 +25,7 @@ def mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_programs_are_fully_typed(tmp_path: Path) -> None:
     """``mypy --strict`` infers the types in api.py and reports its expected errors.
 
