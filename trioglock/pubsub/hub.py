@@ -201,6 +201,25 @@ class Hub:
         data = check_data(message)
         await self._open_session().publish(check_channel(channel), data)
 
+    def publish_nowait(self, message: str | BytesLike, channel: str = "") -> bool:
+        """Publish a message without waiting, if the broker delivers messages immediately.
+
+        A :class:`MemoryBroker` does. Other tasks do not run meanwhile, so a loop should use
+        :meth:`publish`.
+
+        Args:
+            message: as for :meth:`publish`.
+            channel: as for :meth:`publish`.
+
+        Returns:
+            Whether the message was published; if not, use :meth:`publish`.
+
+        Raises:
+            InvalidFrame, InvalidOption, UsageError: as for :meth:`publish`.
+        """
+        data = check_data(message)
+        return self._open_session().publish_nowait(check_channel(channel), data)
+
     def _open_session(self) -> BrokerSession:
         if self._session is None:
             raise UsageError(f"the hub {self.name!r} is not open: use it inside 'async with hub'")
