@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.protocols.conftest import pytest_collection_modifyitems as let_marks_take_precedence
 from tests.protocols.phoenix.test_javascript import node  # noqa: F401 - a fixture
 from tests.pubsub.redis_server import RealRedis, real_redis
 
@@ -18,10 +17,8 @@ def redis() -> Iterator[RealRedis]:
         yield server
 
 
-@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use Redis; let the marks of the clock take precedence."""
+    """Mark the tests that use Redis."""
     for item in items:
         if "redis" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.redis)
-    let_marks_take_precedence([item for item in items if "tests/channels" in item.nodeid])

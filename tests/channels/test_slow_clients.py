@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.channels.helpers import serving_channels
+from tests.channels.helpers import ChannelsSite, serving_channels
 from tests.protocols.clock import MOCK_CLOCK
+from tests.server.helpers import LockstepListener
 from trioglock.channels import Answer, Channel
 from trioglock.errors import ConnectionClosedError
 from trioglock.pubsub import Hub
@@ -34,14 +36,22 @@ def channels() -> list[Room]:
     return Room.channels
 
 
+def serving_slow(**options: Any) -> AbstractAsyncContextManager[ChannelsSite]:
+    """A server whose streams have no buffers."""
+    return serving_channels(
+        Room, listener=LockstepListener(), serve_options={"write_limit": 10_000}, **options
+    )
+
+
 BIG = {"text": "x" * 10_000}
-SMALL_QUEUE: Any = {"max_queue": 1, "serve_options": {"write_limit": 10_000}}
 
 
 @MOCK_CLOCK
 async def test_broadcasts_wait_for_a_client_that_pauses_and_arrive_in_order() -> None:
     async with (
-        serving_channels(Room, serve_options={"write_limit": 10_000}) as site,
+        serving_channels(
+            Room, listener=LockstepListener(), serve_options={"write_limit": 10_000}
+        ) as site,
         site.dial(max_queue=1) as slow,
         site.dial() as fast,
     ):
@@ -62,7 +72,7 @@ async def test_a_client_whose_queue_is_full_is_closed_with_1013_and_a_line_in_th
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with (
-        serving_channels(Room, hub=Hub(max_queue=10)) as site,
+        serving_slow(hub=Hub(max_queue=10)) as site,
         site.dial(max_queue=1) as slow,
         site.dial() as fast,
     ):
@@ -81,7 +91,10 @@ async def test_a_client_whose_queue_is_full_is_closed_with_1013_and_a_line_in_th
 
 @MOCK_CLOCK
 async def test_a_push_waits_for_a_slow_client(channels: list[Room]) -> None:
-    async with serving_channels(Room) as site, site.dial(max_queue=1) as slow:
+    async with (
+        serving_channels(Room, listener=LockstepListener()) as site,
+        site.dial(max_queue=1) as slow,
+    ):
         await slow.join()
         sent = 0
 
@@ -103,7 +116,10 @@ async def test_a_push_waits_for_a_slow_client(channels: list[Room]) -> None:
 @MOCK_CLOCK
 async def test_a_client_that_does_not_read_its_replies_is_not_read_either() -> None:
     """A client that pushes a lot and reads later gets all replies."""
-    async with serving_channels(Room) as site, site.dial(max_queue=1) as slow:
+    async with (
+        serving_channels(Room, listener=LockstepListener()) as site,
+        site.dial(max_queue=1) as slow,
+    ):
         await slow.join()
 
         async def send() -> None:
@@ -120,9 +136,7 @@ async def test_a_client_that_does_not_read_its_replies_is_not_read_either() -> N
 @MOCK_CLOCK
 async def test_a_disconnect_closes_a_client_that_does_not_read() -> None:
     async with (
-        serving_channels(
-            Room, connect=lambda _: "al", id=lambda user: user, serve_options={"close_timeout": 5}
-        ) as site,
+        serving_slow(connect=lambda _: "al", id=lambda user: user) as site,
         site.dial(max_queue=1, ping_interval=None) as slow,
     ):
         await slow.join()
