@@ -22,12 +22,10 @@ def refs_of(entries: Any) -> set[str]:
     return {meta["phx_ref"] for entry in entries.values() for meta in entry["metas"]}
 
 
-class StrictPresence:
-    """A client that has received a state, and applies every later diff exactly once."""
+class StrictRefs:
+    """The refs known to a client that has received a state, and applies each later diff once."""
 
     def __init__(self, state: Any) -> None:
-        self.presence = phoenix.Presence()
-        self.presence.receive("presence_state", state, "1")
         self.refs = refs_of(state)
 
     def apply(self, diff: Any) -> None:
@@ -36,7 +34,6 @@ class StrictPresence:
         assert not self.refs & joins, "an entry joined twice"
         assert leaves <= self.refs, "an unknown entry left"
         self.refs = (self.refs | joins) - leaves
-        self.presence.receive("presence_diff", diff, "1")
 
     def receive(self, messages: list[Any]) -> None:
         """Apply messages of the server; other messages are ignored."""
@@ -44,6 +41,34 @@ class StrictPresence:
             if event == "presence_diff":
                 self.apply(payload)
             assert event != "presence_state", "a second state"
+
+
+class StrictPresence(StrictRefs):
+    """The same with the presence of this package's client."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__(state)
+        self.presence = phoenix.Presence()
+        self.presence.receive("presence_state", state, "1")
+
+    def apply(self, diff: Any) -> None:
+        super().apply(diff)
+        self.presence.receive("presence_diff", diff, "1")
+
+
+def logged_presence() -> tuple[phoenix.Presence, list[tuple[str, str]]]:
+    """A presence, and the keys that have joined and left it."""
+    log: list[tuple[str, str]] = []
+
+    def on_join(key: str, known: Any, _: Any) -> None:
+        if known is None:
+            log.append(("+", key))
+
+    def on_leave(key: str, remaining: Any, _: Any) -> None:
+        if not remaining["metas"]:
+            log.append(("-", key))
+
+    return phoenix.Presence(on_join=on_join, on_leave=on_leave), log
 
 
 class PresenceRoom(Channel[str]):

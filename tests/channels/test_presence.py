@@ -11,10 +11,13 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.channels.helpers import RawPhoenix
 from tests.channels.presence_helpers import (
     CutBroker,
     PresenceRoom,
-    StrictPresence,
+    PresenceSite,
+    StrictRefs,
+    logged_presence,
     received,
     refs_of,
     serving_presence,
@@ -25,10 +28,10 @@ from trioglock.channels import Channel, ChannelClosed, Channels, Presence
 from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub, MemoryBroker
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
-
-async def test_the_client_receives_the_state_and_the_others_a_diff() -> None:
+async def test_the_client_receives_the_state_and_the_others_a_diff(
+    autojump_clock: MockClock,
+) -> None:
     async with serving_presence() as site, site.dial() as al, site.dial() as bo:
         await al.join(payload={"key": "al"})
         join_ref, ref, topic, event, state = await al.receive()
@@ -47,7 +50,7 @@ async def test_the_client_receives_the_state_and_the_others_a_diff() -> None:
         assert site.presence.list("room:2") == {}
 
 
-async def test_an_update_is_a_diff_with_the_ref_before() -> None:
+async def test_an_update_is_a_diff_with_the_ref_before(autojump_clock: MockClock) -> None:
     async with serving_presence() as site, site.dial() as al:
         await synced(al, "al")
         [old] = site.presence.list("room:1")["al"]["metas"]
@@ -61,7 +64,7 @@ async def test_an_update_is_a_diff_with_the_ref_before() -> None:
 
 
 @pytest.mark.parametrize("how", ["untrack", "leave", "crash", "rejoin", "close", "loss"])
-async def test_an_entry_ends_with_its_channel(how: str) -> None:
+async def test_an_entry_ends_with_its_channel(autojump_clock: MockClock, how: str) -> None:
     async with serving_presence() as site, site.dial() as al:
         presence = await synced(al, "al")
         async with site.dial() as bo:
@@ -89,9 +92,9 @@ async def test_an_entry_ends_with_its_channel(how: str) -> None:
         assert await received(al) == []
 
 
-async def test_a_rejoin_replaces_the_entry() -> None:
+async def test_a_rejoin_replaces_the_entry(autojump_clock: MockClock) -> None:
     """The client keeps a list without a key that leaves in between."""
-    left: list[str] = []
+    watching, log = logged_presence()
     async with serving_presence() as site, site.dial() as al, site.dial() as bo:
         presence = await synced(al, "al")
         await synced(bo, "bo")
@@ -100,17 +103,14 @@ async def test_a_rejoin_replaces_the_entry() -> None:
         messages = await received(bo)
         assert [message[3] for message in messages] == ["phx_reply", "phx_close", "presence_state"]
         assert refs_of(messages[2][4]) == refs_of(site.presence.list("room:1"))
-        watching = phoenix.Presence(
-            on_leave=lambda key, rest, _: None if rest["metas"] else left.append(key)
-        )
         watching.receive("presence_state", presence.presence.state, "1")
         for message in await received(al):
             watching.receive(message[3], message[4], "1")
         assert watching.state == site.presence.list("room:1")
-        assert left == []
+        assert log == [("+", "al"), ("+", "bo")]
 
 
-async def test_a_client_is_tracked_when_it_has_joined() -> None:
+async def test_a_client_is_tracked_when_it_has_joined(autojump_clock: MockClock) -> None:
     async with serving_presence() as site, site.dial() as al, site.dial() as bo, site.dial() as cy:
         presence = await synced(al, "al")
         await bo.send("1", "1", "room:1", "phx_join", {"key": "bo", "seconds": 5})
@@ -124,7 +124,9 @@ async def test_a_client_is_tracked_when_it_has_joined() -> None:
         assert list(presence.presence.state) == list(site.keys()) == ["al", "bo"]
 
 
-async def test_a_client_that_is_tracked_later_receives_diffs_before_its_state() -> None:
+async def test_a_client_that_is_tracked_later_receives_diffs_before_its_state(
+    autojump_clock: MockClock,
+) -> None:
     """Clients of Phoenix apply them after the state, which contains them."""
     async with serving_presence() as site, site.dial() as al, site.dial() as bo:
         await al.join(payload={"key": "al", "tracks": False})
@@ -141,7 +143,7 @@ async def test_a_client_that_is_tracked_later_receives_diffs_before_its_state() 
         assert client.state == site.presence.list("room:1")
 
 
-async def test_a_channel_may_have_several_keys() -> None:
+async def test_a_channel_may_have_several_keys(autojump_clock: MockClock) -> None:
     """Its client receives one state, and diffs for the others."""
     async with serving_presence() as site, site.dial() as al:
         presence = await synced(al, "al")
@@ -154,7 +156,7 @@ async def test_a_channel_may_have_several_keys() -> None:
         assert site.keys() == {}
 
 
-async def test_changes_within_a_few_milliseconds_are_one_diff() -> None:
+async def test_changes_within_a_few_milliseconds_are_one_diff(autojump_clock: MockClock) -> None:
     async with serving_presence() as site, site.dial() as al, AsyncExitStack() as stack:
         presence = await synced(al, "al")
         clients = [await stack.enter_async_context(site.dial()) for _ in range(20)]
@@ -171,13 +173,11 @@ async def test_changes_within_a_few_milliseconds_are_one_diff() -> None:
             ]
 
 
-async def test_a_user_with_several_tabs_joins_once_and_leaves_once() -> None:
+async def test_a_user_with_several_tabs_joins_once_and_leaves_once(
+    autojump_clock: MockClock,
+) -> None:
     """With the client of this package."""
-    log: list[tuple[str, str]] = []
-    presence = phoenix.Presence(
-        on_join=lambda key, known, _: None if known else log.append(("+", key)),
-        on_leave=lambda key, left, _: None if left["metas"] else log.append(("-", key)),
-    )
+    presence, log = logged_presence()
     async with serving_presence() as site, site.phoenix() as watcher:
         await watcher.join("room:1", {"key": "bo"}, presence=presence)
         async with site.phoenix() as phone:
@@ -195,7 +195,7 @@ async def test_a_user_with_several_tabs_joins_once_and_leaves_once() -> None:
     assert log == [("+", "bo"), ("+", "al"), ("-", "al")]
 
 
-async def test_intercepted_diffs_pass_handle_out() -> None:
+async def test_intercepted_diffs_pass_handle_out(autojump_clock: MockClock) -> None:
     class Interceptor(PresenceRoom):
         intercept = ("presence_diff",)
 
@@ -213,7 +213,7 @@ async def test_intercepted_diffs_pass_handle_out() -> None:
 # Several processes.
 
 
-async def test_processes_that_share_a_broker_share_their_entries() -> None:
+async def test_processes_that_share_a_broker_share_their_entries(autojump_clock: MockClock) -> None:
     broker = MemoryBroker()
     async with (
         serving_presence(Hub(broker=broker)) as one,
@@ -237,7 +237,9 @@ async def test_processes_that_share_a_broker_share_their_entries() -> None:
         assert one.keys() == {"al": ["here"]}
 
 
-async def test_a_process_that_is_cut_off_is_removed_after_30_seconds_and_returns() -> None:
+async def test_a_process_that_is_cut_off_is_removed_after_30_seconds_and_returns(
+    autojump_clock: MockClock,
+) -> None:
     shared = MemoryBroker()
     broker = CutBroker(shared)
     async with (
@@ -265,7 +267,9 @@ async def test_a_process_that_is_cut_off_is_removed_after_30_seconds_and_returns
         assert two.keys() == {"bo": ["away"], "al": ["here"]}
 
 
-async def test_a_process_with_a_name_replaces_its_entries_when_it_is_back() -> None:
+async def test_a_process_with_a_name_replaces_its_entries_when_it_is_back(
+    autojump_clock: MockClock,
+) -> None:
     shared = MemoryBroker()
     broker = CutBroker(shared)
     async with serving_presence(Hub(broker=shared)) as one, one.dial() as al:
@@ -280,7 +284,9 @@ async def test_a_process_with_a_name_replaces_its_entries_when_it_is_back() -> N
             assert list(presence.presence.state) == list(one.keys()) == ["al"]
 
 
-async def test_two_processes_with_one_name_are_an_error(caplog: pytest.LogCaptureFixture) -> None:
+async def test_two_processes_with_one_name_are_an_error(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     broker = MemoryBroker()
     async with (
         serving_presence(Hub(broker=broker), name="web"),
@@ -292,7 +298,9 @@ async def test_two_processes_with_one_name_are_an_error(caplog: pytest.LogCaptur
     assert record.levelno == logging.ERROR
 
 
-async def test_foreign_messages_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
+async def test_foreign_messages_are_ignored(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     hub = Hub()
     async with serving_presence(hub) as site, site.dial() as al:
         await synced(al, "al")
@@ -307,14 +315,14 @@ async def test_foreign_messages_are_ignored(caplog: pytest.LogCaptureFixture) ->
 # Mistakes.
 
 
-async def test_misuse_is_refused() -> None:
+async def test_misuse_is_refused(autojump_clock: MockClock) -> None:
     errors: dict[str, Exception] = {}
     ended: list[Channel[Any]] = []
 
     class Misuse(PresenceRoom):
         async def handle_in(self, event: str, payload: Any, state: str) -> Any:
             presence: Any = self.presence
-            calls = {
+            calls: dict[str, Any] = {
                 "twice": lambda: presence.track(self, state, {}),
                 "unknown": lambda: presence.update(self, "other", {}),
                 "key": lambda: presence.track(self, 7, {}),
@@ -367,7 +375,9 @@ async def test_misuse_is_refused() -> None:
 # Many clients.
 
 
-async def test_any_order_of_joins_and_leaves_reaches_each_client_exactly_once() -> None:
+async def test_any_order_of_joins_and_leaves_reaches_each_client_exactly_once(
+    autojump_clock: MockClock,
+) -> None:
     """In two processes, with clients that join, change, leave and join again at random times."""
     broker, rng = MemoryBroker(), random.Random(1)
     async with (
@@ -376,7 +386,7 @@ async def test_any_order_of_joins_and_leaves_reaches_each_client_exactly_once() 
         trio.open_nursery() as nursery,
     ):
 
-        async def use(site: Any, number: int) -> None:
+        async def use(site: PresenceSite, number: int) -> None:
             async with site.dial(ping_interval=None) as client:
                 for join_ref in ("1", "2", "3"):
                     await trio.sleep(rng.random() / 10)
@@ -401,22 +411,31 @@ async def test_any_order_of_joins_and_leaves_reaches_each_client_exactly_once() 
     assert one.channels is not two.channels
 
 
+async def hold(site: PresenceSite, *, task_status: trio.TaskStatus[RawPhoenix]) -> None:
+    """Keep a client open."""
+    async with site.dial(ping_interval=None, compression=None, max_queue=2_000) as client:
+        task_status.started(client)
+        await trio.sleep_forever()
+
+
 @pytest.mark.slow
 async def test_a_burst_of_1000_joins_loses_no_diff(autojump_clock: MockClock) -> None:
-    async with serving_presence() as site, AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(site.dial(ping_interval=None, max_queue=2000))
-            for _ in range(1_000)
-        ]
+    async with serving_presence() as site, trio.open_nursery() as nursery:
+        clients = [await nursery.start(hold, site) for _ in range(1_000)]
         for number, client in enumerate(clients):
             await client.send("1", "1", "room:1", "phx_join", {"key": f"user {number}"})
-        refs = None
+            if number % 100 == 0:
+                await trio.sleep(0.01)
+        await trio.sleep(1)
+        expected = refs_of(site.presence.list("room:1"))
+        assert len(expected) == 1_000
+        diffs = 0
         for client in clients:
-            reply, state, *diffs = await received(client)
+            reply, state, *messages = await received(client, 0.001)
             assert [reply[3], state[3]] == ["phx_reply", "presence_state"]
-            presence = StrictPresence(state[4])
-            presence.receive(diffs)
-            refs = refs or refs_of(site.presence.list("room:1"))
-            assert presence.refs == refs
-        assert refs is not None
-        assert len(refs) == 1_000
+            presence = StrictRefs(state[4])
+            presence.receive(messages)
+            assert presence.refs == expected
+            diffs += len(messages)
+        assert 1_000 < diffs < 20_000
+        nursery.cancel_scope.cancel()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from tests.channels.presence_helpers import StrictPresence, refs_of
+from tests.channels.presence_helpers import StrictPresence, logged_presence, refs_of
 from trioglock import DecodeError, EncodeError, InvalidOption
 from trioglock.channels.presence_index import PresenceEntry
 from trioglock.channels.replica import (
@@ -19,7 +19,6 @@ from trioglock.channels.replica import (
     PresenceReplica,
     check_entry,
 )
-from trioglock.protocols.phoenix import Presence
 
 ROOM = "room:1"
 
@@ -119,11 +118,7 @@ def test_an_entry_that_comes_and_goes_between_two_diffs_is_in_neither() -> None:
 def test_a_key_with_several_metas_joins_once_and_leaves_once() -> None:
     """As the client's presence reports it, with tabs in two processes."""
     a, b = two()
-    calls: list[Any] = []
-    client = Presence(
-        on_join=lambda key, known, _: calls.append(("+", key)) if known is None else None,
-        on_leave=lambda key, left, _: calls.append(("-", key)) if not left["metas"] else None,
-    )
+    client, log = logged_presence()
     client.receive("presence_state", {}, "1")
     tabs = [(replica, replica.track(ROOM, "al", {})) for replica in (a, b, a)]
     for number in range(4):
@@ -135,7 +130,7 @@ def test_a_key_with_several_metas_joins_once_and_leaves_once() -> None:
         if number < 3:
             replica, entry = tabs[number]
             replica.untrack(entry)
-    assert calls == [("+", "al"), ("-", "al")]
+    assert log == [("+", "al"), ("-", "al")]
 
 
 def test_a_process_that_starts_asks_the_others() -> None:
@@ -520,5 +515,5 @@ class Processes(RuleBasedStateMachine):
                         self.live[name].replica.receive(message)
 
 
-TestProcesses = Processes.TestCase
+TestProcesses = pytest.mark.slow(Processes.TestCase)
 TestProcesses.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
