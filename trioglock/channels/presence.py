@@ -64,8 +64,8 @@ class Presence:
     The tracking client receives ``presence_state``, and all members of the topic receive a
     ``presence_diff`` when entries come, change or go; phoenix.js and the other clients of Phoenix
     turn both into a list. They are sent about 10 milliseconds after the change, together with other
-    changes, and after up to a quarter of a second in large topics with many changes. A client receives no diff of what its state contains, except for changes before
-    it was tracked.
+    changes, and after up to a quarter of a second in large topics with many changes. A client
+    receives no diff of what its state contains, except for changes before it was tracked.
 
     Processes that share a hub announce their entries to each other. If a process is silent for 30
     seconds, its entries are removed. They are removed immediately when its hub closes.
