@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._hints import describe_value
+from ..codecs import JSON
 from ..errors import BrokerError, BrokerUnavailable, DecodeError, InvalidOption, UsageError
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.presence import DIFF, STATE
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Presence"]
 
+_json = JSON()
 _logger = logging.getLogger("trioglock.channels")
 
 HUB_CHANNEL = f"{TOPIC_PREFIX}presence"
@@ -248,12 +249,12 @@ class Presence:
         needs_state, self._needs_state = self._needs_state, {}
         deliveries = len(needs_state)
         for topic, diff in replica.index.take_diffs().items():
-            frame = f'[null,null,{json.dumps(topic)},"{DIFF}",{diff}]'
+            frame = f"{_json.encode([None, None, topic, DIFF])[:-1]},{diff}]"
             deliveries += self._index.deliver_local(topic, frame, exclude=needs_state.keys())
         for actor in needs_state:
             join = actor.join
             if join.state is JoinState.JOINED:
-                head = json.dumps([join.join_ref, None, join.topic, STATE])[:-1]
+                head = _json.encode([join.join_ref, None, join.topic, STATE])[:-1]
                 actor.outgoing.send(f"{head},{replica.index.encode_state(join.topic)}]")
         return deliveries
 
