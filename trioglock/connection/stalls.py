@@ -116,7 +116,7 @@ class StallWatch:
             self.is_suspect = False
             return min(now + self._step, end)
         if not self.is_suspect:
-            # Give the readers as much time as the program was blocked or suspended.
+            # Give the readers as much time as the program spent blocked or suspended.
             self.is_suspect = True
             return now + min(now - due, self._seconds)
         self.stop()
