@@ -7,9 +7,11 @@ pings, and enforces limits. :class:`WebSocketApp` runs a target on each of its c
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeAlias, TypedDict, Unpack
 from urllib.parse import quote
 
@@ -22,17 +24,20 @@ from .close_codes import NO_STATUS
 from .errors import UsageError
 from .frames import Close, Codec, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
+from .http import Request, Response
 from .options import FlowOptions, Overflow, RequestFormat, StallTimeout, take_options
-from .server import ConnectionRegistry, ConnectionRunner, ServeTarget
+from .server import ConnectionRegistry, ConnectionRunner, HandshakeTarget, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
-from .transports.urls import is_host_header
+from .transports.urls import is_host_header, split_url
 
 __all__ = ["ASGIOptions", "WebSocketApp"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_logger = logging.getLogger("trioglock.server")
 
 CLOSE_TIMEOUT = 1.0
 """Seconds to send a Close frame when a link is dropped."""
@@ -100,6 +105,7 @@ class WebSocketApp:
         flow = FlowOptions(ping_interval=None, ping_timeout=None, **given)
         self.registry: ConnectionRegistry = ConnectionRegistry()
         """The open connections; :meth:`ConnectionRegistry.broadcast` sends to all of them."""
+        self._target = target if isinstance(target, HandshakeTarget) else None
         self._runner = ConnectionRunner(target, flow, self.registry, trace=trace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,9 +134,34 @@ class WebSocketApp:
         if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
             await send({"type": "websocket.close", "code": 1008})
             return
-        link = _ASGILink(_handshake(scope, headers, subprotocol), receive, send)
+        handshake = _handshake(scope, headers, subprotocol)
+        if self._target is not None:
+            admitted = await self._admit(scope, handshake, self._target)
+            if admitted is None:
+                await send({"type": "websocket.close", "code": 1008})  # the server responds 403
+                return
+            handshake = admitted
+        link = _ASGILink(handshake, receive, send)
         async with open_scope() as nursery:
             await self._runner.run(link, nursery)
+
+    async def _admit(
+        self, scope: Scope, handshake: Handshake, target: HandshakeTarget
+    ) -> Handshake | None:
+        """Return the handshake of a client that the target has admitted, or None."""
+        request = _request(handshake)
+        try:
+            admitted = await target._admit(request)  # noqa: SLF001 - a part of the server
+        except Exception:
+            _logger.exception("%s: the opening handshake failed", handshake.peer or "a client")
+            return None
+        if isinstance(admitted, Response):
+            return None
+        subprotocol = handshake.subprotocol
+        if not self._upgrades.subprotocols:
+            offered = tuple(scope.get("subprotocols", ()))
+            subprotocol = target._select_subprotocol(request, offered)  # noqa: SLF001
+        return replace(handshake, subprotocol=subprotocol, admitted=admitted)
 
     def _choose(self, offered: Sequence[str]) -> str | None:
         return next((name for name in self._upgrades.subprotocols or () if name in offered), None)
@@ -169,6 +200,16 @@ def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Hands
         request_headers=headers,
         # Headers added by proxies are not used: a client could have sent them itself.
         peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
+    )
+
+
+def _request(handshake: Handshake) -> Request:
+    url = split_url(handshake.url)
+    return Request(
+        target=url.path + (f"?{url.query}" if url.query else ""),
+        headers=handshake.request_headers,
+        peer=handshake.peer,
+        secure=url.scheme == "wss",
     )
 
 

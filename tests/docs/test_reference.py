@@ -23,6 +23,7 @@ pytestmark = pytest.mark.docs
 PUBLIC = (
     "trioglock",
     "trioglock.asgi",
+    "trioglock.channels",
     "trioglock.retry",
     "trioglock.codecs",
     "trioglock.errors",

@@ -51,6 +51,18 @@ class BrokerSession(ABC):
             BrokerError: the broker returned an error.
         """
 
+    def publish_nowait(self, channel: str, data: Data) -> bool:  # noqa: ARG002 - the default
+        """Publish a message without waiting, if the broker delivers messages immediately.
+
+        Args:
+            channel: as for :meth:`publish`.
+            data: as for :meth:`publish`.
+
+        Returns:
+            Whether it was published. The default does nothing and returns False.
+        """
+        return False
+
 
 class Broker(ABC):
     """The configuration of a broker. It runs no tasks; its sessions do."""
@@ -123,14 +135,23 @@ class MemorySession(BrokerSession):
 
     async def publish(self, channel: str, data: Data) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        crowded = self._deliver(channel, data)
+        if self._turn_is_over() or crowded:
+            self._turn = -1
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def publish_nowait(self, channel: str, data: Data) -> bool:
+        self._deliver(channel, data)
+        return True
+
+    def _deliver(self, channel: str, data: Data) -> bool:
+        """Deliver a message; return whether a subscription needs a turn."""
         if self._log is None or channel == INCOMING:
             message = Message(channel, data)
         else:
             message = self._log.add(channel, data)
         crowded = [deliver(message) for deliver in list(self.members)]
-        if self._turn_is_over() or any(crowded):
-            self._turn = -1
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        return any(crowded)
 
     def _turn_is_over(self) -> bool:
         turn, now = Fanout.current().turns, time.perf_counter()

@@ -13,6 +13,7 @@ from ..gap import Gap
 __all__ = [
     "EVERYONE",
     "INCOMING",
+    "TOPIC_PREFIX",
     "Event",
     "Gap",
     "Message",
@@ -26,6 +27,10 @@ EVERYONE = ""
 
 INCOMING = "incoming"
 """The channel of messages from clients. No client may subscribe to it, and it has no history."""
+
+TOPIC_PREFIX = "phoenix:"
+"""The channels of :mod:`trioglock.channels` begin with it. No client may subscribe to them by their
+path, because topics require permission."""
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")
 

@@ -23,7 +23,7 @@ from ..frames import Close, Data, PreparedMessage
 from ..hooks import ConnectionInfo, MaybeAwaitable, Reply, Socket
 from ..transports.urls import split_url
 from .history import History, format_id, parse_id
-from .message import INCOMING, Event, Gap, Message, check_channel
+from .message import INCOMING, TOPIC_PREFIX, Event, Gap, Message, check_channel
 from .patterns import ChannelFilter
 from .queue import make_queue
 from .queued_subscriber import QueuedSubscriber
@@ -224,8 +224,8 @@ class HubSocket(Socket[ClientSubscriber | None]):
                 with code 1008 and the message of the exception.
         """
         channel = check_channel(unquote(split_url(info.url).path)[1:])
-        if channel == INCOMING:
-            raise InvalidOption(f"clients cannot subscribe to {INCOMING!r}")
+        if channel == INCOMING or channel.startswith(TOPIC_PREFIX):
+            raise InvalidOption(f"clients cannot subscribe to {channel!r}")
         return channel
 
     def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:

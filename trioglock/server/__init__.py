@@ -1,6 +1,12 @@
 """The server: ``serve()``, and the targets that it runs on each connection."""
 
-from .connections import ConnectionHandler, ConnectionRegistry, ConnectionRunner, ServeTarget
+from .connections import (
+    ConnectionHandler,
+    ConnectionRegistry,
+    ConnectionRunner,
+    HandshakeTarget,
+    ServeTarget,
+)
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
@@ -8,6 +14,7 @@ __all__ = [
     "ConnectionHandler",
     "ConnectionRegistry",
     "ConnectionRunner",
+    "HandshakeTarget",
     "ServeOptions",
     "ServeTarget",
     "Server",

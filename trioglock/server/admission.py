@@ -6,8 +6,9 @@ import inspect
 import logging
 import math
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -33,6 +34,7 @@ from ..transports import (
 from ..transports.http1 import STREAM_ERRORS, end_stream, refuse
 from ..transports.native.socket_io import choose_io
 from ..transports.tls import TLSSocketIO, is_tls_failure, wrap_tls
+from .connections import HandshakeTarget
 from .descriptors import descriptor_limit
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
@@ -127,9 +129,17 @@ class HandshakeHandler:
     """Performs the opening handshakes of one server, any number of them concurrently."""
 
     def __init__(
-        self, transport: ServerTransport, upgrades: UpgradeOptions, options: HandshakeOptions
+        self,
+        transport: ServerTransport,
+        upgrades: UpgradeOptions,
+        options: HandshakeOptions,
+        target: object,
     ) -> None:
         self._transport = transport
+        self._target = target if isinstance(target, HandshakeTarget) else None
+        if self._target is not None and not (upgrades.subprotocols or upgrades.select_subprotocol):
+            select = self._target._select_subprotocol  # noqa: SLF001 - the same package
+            upgrades = replace(upgrades, select_subprotocol=select)
         self._upgrades = upgrades
         self._options = options
         self._limit = _limit_handshakes(options.max_handshakes)
@@ -279,7 +289,10 @@ class HandshakeHandler:
         """Choose the response. An exception raised by the user's functions is a server error."""
         try:
             response = await self._process(received.request)
-            return response or negotiate(received, self._upgrades)
+            if response is not None:
+                return response
+            upgrade = negotiate(received, self._upgrades)
+            return upgrade if self._target is None else await self._admit(upgrade, self._target)
         except Refusal:
             raise
         except Exception:
@@ -291,15 +304,27 @@ class HandshakeHandler:
             return None
         response = self._options.process_request(request)
         if inspect.isawaitable(response):
-            self._deciding += 1
-            try:
+            with self._waiting_for_decision():
                 response = await response
-            finally:
-                self._deciding -= 1
-                self._ended.set()
         if response is None or isinstance(response, Response):
             return response
         raise BadHookResult(f"process_request must return a Response or None, not {response!r}")
+
+    async def _admit(self, upgrade: Upgrade, target: HandshakeTarget) -> Response | Upgrade:
+        with self._waiting_for_decision():
+            admitted = await target._admit(upgrade.received.request)  # noqa: SLF001
+        if isinstance(admitted, Response):
+            return admitted
+        return replace(upgrade, handshake=replace(upgrade.handshake, admitted=admitted))
+
+    @contextmanager
+    def _waiting_for_decision(self) -> Iterator[None]:
+        self._deciding += 1
+        try:
+            yield
+        finally:
+            self._deciding -= 1
+            self._ended.set()
 
     async def _upgrade(
         self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery

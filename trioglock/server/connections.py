@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
@@ -23,17 +24,49 @@ from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import InvalidOption, UsageError
 from ..frames import Close, Frame
 from ..hooks import Socket, check_socket, refuse_codec
+from ..http import Request
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
 
-__all__ = ["ConnectionHandler", "ConnectionRegistry", "ConnectionRunner", "ServeTarget"]
+__all__ = [
+    "ConnectionHandler",
+    "ConnectionRegistry",
+    "ConnectionRunner",
+    "HandshakeTarget",
+    "ServeTarget",
+]
 
 ConnectionHandler: TypeAlias = Callable[[Connection[None, Any]], Awaitable[object]]
 """``async def handler(conn)``: the connection closes with 1000 when it returns."""
 
-ServeTarget: TypeAlias = Callable[[], Socket[Any, Any]] | ConnectionHandler
-"""A Socket class, a function that creates a Socket for each connection, or a handler."""
+
+class HandshakeTarget(ABC):
+    """A target that takes part in the opening handshake. Internal."""
+
+    _codec_hint: str
+    """Why its connections cannot have a codec."""
+
+    @abstractmethod
+    def _select_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
+        """Choose the subprotocol, unless the options of the server do."""
+
+    @abstractmethod
+    async def _admit(self, request: Request) -> object:
+        """Decide about a client whose request is a valid opening handshake.
+
+        Returns:
+            A Response refuses the client. Anything else is passed to :meth:`_make_socket`.
+        """
+
+    @abstractmethod
+    def _make_socket(self, admitted: object) -> Socket[Any, Any]:
+        """Create the Socket of a client that was admitted."""
+
+
+ServeTarget: TypeAlias = Callable[[], Socket[Any, Any]] | ConnectionHandler | HandshakeTarget
+"""A Socket class, a function that creates a Socket for each connection, a handler, or the
+``socket`` of :class:`trioglock.channels.Channels`."""
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -134,7 +167,7 @@ class ConnectionRunner:
             side="server",
             traced=self._trace,
         )
-        socket, handler = self._prepare()
+        socket, handler = self._prepare(handshake.admitted)
         session = Session(
             SingleLink(link), self._flow, socket, emitter, self._registry, max_size=self._max_size
         )
@@ -184,12 +217,15 @@ class ConnectionRunner:
         with self._registry.limited():
             await hook(reason, state)
 
-    def _prepare(self) -> tuple[Socket[Any, Any], ConnectionHandler | None]:
+    def _prepare(self, admitted: object) -> tuple[Socket[Any, Any], ConnectionHandler | None]:
         """Create the hooks, and the handler if any; if this raises, the connection fails."""
         if self._is_handler:
             return Socket(), self._target  # type: ignore[return-value]
         try:
-            socket = self._target()  # type: ignore[call-arg]
+            if isinstance(self._target, HandshakeTarget):
+                socket = self._target._make_socket(admitted)  # noqa: SLF001 - the same package
+            else:
+                socket = self._target()  # type: ignore[call-arg,assignment]
             if not isinstance(socket, Socket):
                 raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
             check_socket(socket, codec=self._flow.codec)
@@ -234,9 +270,10 @@ class AcceptedConnection(Connection[Any, Any]):
 
 def is_handler(target: ServeTarget) -> bool:
     """Whether ``target`` is an async function, or an object whose ``__call__`` is one."""
-    return inspect.iscoroutinefunction(target) or (
-        not isinstance(target, type) and inspect.iscoroutinefunction(getattr(target, "__call__"))  # noqa: B004, B009
-    )
+    if isinstance(target, type):
+        return False
+    call = getattr(target, "__call__", None)  # noqa: B004 - its kind matters, not that it exists
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(call)
 
 
 def check_target(target: ServeTarget, flow: FlowOptions) -> None:
@@ -247,6 +284,13 @@ def check_target(target: ServeTarget, flow: FlowOptions) -> None:
             f"every connection needs its own Socket: write serve({kind}, ...), "
             f"or a function that creates one, such as lambda: {kind}(...)"
         )
+    if isinstance(target, HandshakeTarget):
+        if flow.codec is not None:
+            raise InvalidOption(
+                f"{label(target)} encodes its own messages, so the connection cannot have a codec: "
+                f"{target._codec_hint}"  # noqa: SLF001 - the same package
+            )
+        return
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
         # A Hub has a method that creates Sockets.
         hint = "; pass its method, as in hub.socket" if hasattr(target, "socket") else ""

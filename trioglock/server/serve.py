@@ -185,7 +185,7 @@ def serve(
     )
 
     def create(listeners: Sequence[trio.abc.Listener[Any]]) -> Server:
-        handler = HandshakeHandler(transport, upgrades, handshakes)
+        handler = HandshakeHandler(transport, upgrades, handshakes, target)
         return Server(listeners, handler, runner, registry, server.shutdown_timeout)
 
     return _serving(open_listeners, create)

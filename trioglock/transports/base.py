@@ -70,6 +70,8 @@ class Handshake:
             if the context did not verify it. None without TLS, and if the peer has none.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
+        admitted: what the target of a server has decided about the client; None for targets that
+            take no part in the handshake.
     """
 
     url: str
@@ -80,6 +82,7 @@ class Handshake:
     extensions: tuple[str, ...] = ()
     peer_certificate: dict[str, Any] | None = field(default=None, repr=False, hash=False)
     peer_certificate_der: bytes | None = field(default=None, repr=False)
+    admitted: object = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return redact_repr(self)

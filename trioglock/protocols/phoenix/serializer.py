@@ -11,6 +11,7 @@ and the payload. Only clients send a ref with a push; only servers send replies 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ...codecs import JSON, Codec
@@ -18,7 +19,7 @@ from ...frames import Data
 from .errors import InvalidMessage
 from .message import REPLY, PhoenixMessage
 
-__all__ = ["Serializer", "V2Serializer"]
+__all__ = ["Serializer", "V2Serializer", "V2ServerSerializer"]
 
 PUSH_KIND, REPLY_KIND, BROADCAST_KIND = 0, 1, 2
 
@@ -93,14 +94,91 @@ class V2Serializer:
         return PhoenixMessage(join_ref, ref, topic, event, payload)
 
 
+class V2ServerSerializer:
+    """The serializer of a server, compatible with Phoenix's ``V2.JSONSerializer``.
+
+    Args:
+        codec: the codec for text messages; by default ``JSON()``.
+    """
+
+    def __init__(self, codec: Codec[Any] | None = None) -> None:
+        codec = codec or JSON()
+        self._encode = codec.encode
+        self._decode = codec.decode
+
+    def decode(self, frame: Data) -> PhoenixMessage:
+        """Return the message in a frame of a client.
+
+        Like Phoenix, it accepts refs that are numbers, and ignores items after the fifth.
+
+        Raises:
+            InvalidMessage: the frame is not a message of this protocol.
+            DecodeError: the frame is not JSON.
+        """
+        if isinstance(frame, bytes):
+            return _decode_push(frame)
+        parts: Any = self._decode(frame)
+        if parts.__class__ is not list or len(parts) < 5:
+            raise InvalidMessage("a message must be an array of five items")
+        join_ref, ref, topic, event, payload = parts if len(parts) == 5 else parts[:5]
+        if not (
+            join_ref.__class__ in _REFS
+            and ref.__class__ in _REFS
+            and topic.__class__ is str
+            and event.__class__ is str
+        ):
+            raise InvalidMessage("topic and event must be strings, refs strings or null")
+        return PhoenixMessage(join_ref, ref, topic, event, payload)
+
+    def encode(self, message: PhoenixMessage) -> Data:
+        """Return the frame of a push or reply to one client.
+
+        Raises:
+            InvalidMessage: a field does not fit into the binary layout.
+            EncodeError: the payload, or the response of a reply, is neither bytes nor a JSON value.
+        """
+        payload = message.payload
+        join_ref, ref, topic, event = message.join_ref, message.ref, message.topic, message.event
+        if event == REPLY and isinstance(payload["response"], bytes):
+            fields = (str(join_ref or ""), str(ref or ""), topic, payload["status"])
+            return _pack(REPLY_KIND, _REPLY_FIELDS, fields, payload["response"])
+        if isinstance(payload, bytes):
+            return _pack(PUSH_KIND, _PUSH_FIELDS, (str(join_ref or ""), topic, event), payload)
+        return self._encode([join_ref, ref, topic, event, payload])
+
+    def encode_broadcast(self, topic: str, event: str, payload: Any) -> Data:
+        """Return the frame of a broadcast, the same for all clients.
+
+        Raises:
+            InvalidMessage, EncodeError: as for :meth:`encode`.
+        """
+        if isinstance(payload, bytes):
+            return _pack(BROADCAST_KIND, _BROADCAST_FIELDS, (topic, event), payload)
+        return self._encode([None, None, topic, event, payload])
+
+    def decode_broadcast(self, frame: Data) -> PhoenixMessage:
+        """Return the message that :meth:`encode_broadcast` has encoded.
+
+        Raises:
+            InvalidMessage, DecodeError: as for :meth:`decode`.
+        """
+        return _decode_binary(frame) if isinstance(frame, bytes) else self.decode(frame)
+
+
+_REFS: tuple[Any, ...] = (str, type(None), int)
+_REPLY_FIELDS = ("join_ref", "ref", "topic", "status")
+_PUSH_FIELDS = ("join_ref", "topic", "event")
+_BROADCAST_FIELDS = ("topic", "event")
+
+
 def _encode_binary(message: PhoenixMessage) -> bytes:
-    fields = [
-        _encode_field("join_ref", message.join_ref or ""),
-        _encode_field("ref", message.ref or ""),
-        _encode_field("topic", message.topic),
-        _encode_field("event", message.event),
-    ]
-    return b"".join([bytes([PUSH_KIND, *map(len, fields)]), *fields, message.payload])
+    values = (message.join_ref or "", message.ref or "", message.topic, message.event)
+    return _pack(PUSH_KIND, ("join_ref", "ref", "topic", "event"), values, message.payload)
+
+
+def _pack(kind: int, names: Sequence[str], values: Sequence[str], payload: bytes) -> bytes:
+    fields = list(map(_encode_field, names, values))
+    return b"".join([bytes([kind, *map(len, fields)]), *fields, payload])
 
 
 def _encode_field(name: str, value: str) -> bytes:
@@ -115,10 +193,31 @@ def _encode_field(name: str, value: str) -> bytes:
     return encoded
 
 
+def _decode_push(data: bytes) -> PhoenixMessage:
+    """Decode a binary message of a client."""
+    if data[:1] != bytes([PUSH_KIND]):
+        raise InvalidMessage(f"a binary message of a client must begin with 0, not {data[:1]!r}")
+    (join_ref, ref, topic, event), payload = _unpack(data, 4)
+    return PhoenixMessage(join_ref or None, ref or None, topic, event, payload)
+
+
 def _decode_binary(data: bytes) -> PhoenixMessage:
     count = FIELD_COUNTS.get(data[0]) if data else None
     if count is None:
         raise InvalidMessage(f"a binary message must begin with 0, 1 or 2, not {data[:1]!r}")
+    fields, payload = _unpack(data, count)
+    match data[0], fields:
+        case 0, [join_ref, topic, event]:
+            return PhoenixMessage(join_ref or None, None, topic, event, payload)
+        case 1, [join_ref, ref, topic, status]:
+            reply = {"status": status, "response": payload}
+            return PhoenixMessage(join_ref or None, ref or None, topic, REPLY, reply)
+    topic, event = fields
+    return PhoenixMessage(None, None, topic, event, payload)
+
+
+def _unpack(data: bytes, count: int) -> tuple[list[str], bytes]:
+    """Return the fields and the payload of a binary message."""
     raw = []
     position = 1 + count
     for length in data[1:position]:
@@ -130,12 +229,4 @@ def _decode_binary(data: bytes) -> PhoenixMessage:
         fields = [field.decode() for field in raw]
     except UnicodeDecodeError as error:
         raise InvalidMessage(f"a field of a binary message is not UTF-8: {error}") from None
-    payload = data[position:]
-    match data[0], fields:
-        case 0, [join_ref, topic, event]:
-            return PhoenixMessage(join_ref or None, None, topic, event, payload)
-        case 1, [join_ref, ref, topic, status]:
-            reply = {"status": status, "response": payload}
-            return PhoenixMessage(join_ref or None, ref or None, topic, REPLY, reply)
-    topic, event = fields
-    return PhoenixMessage(None, None, topic, event, payload)
+    return fields, data[position:]

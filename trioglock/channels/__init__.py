@@ -1,0 +1,25 @@
+"""A server for Phoenix Channels 2.0.0: see :class:`Channels` and :class:`Channel`."""
+
+from ..protocols.phoenix.errors import ChannelClosed
+from .channel import Channel, ClientEvent
+from .channels import Channels
+from .handshake import ConnectRequest
+from .presence import Presence
+from .results import Answer, Broadcast, ChannelResult, JoinRefused, Left, Push, Rejoined, Stop
+
+__all__ = [
+    "Answer",
+    "Broadcast",
+    "Channel",
+    "ChannelClosed",
+    "ChannelResult",
+    "Channels",
+    "ClientEvent",
+    "ConnectRequest",
+    "JoinRefused",
+    "Left",
+    "Presence",
+    "Push",
+    "Rejoined",
+    "Stop",
+]

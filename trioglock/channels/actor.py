@@ -1,0 +1,574 @@
+"""The actor of one joined topic: its state, and the messages that wait for its hooks.
+
+A plain hook runs immediately, in the task that has the message. If an ``async`` hook has to run, or
+a broker needs time to accept a broadcast, a task is started; it ends when no messages are waiting.
+Meanwhile messages for this topic wait in order, while other topics are not affected.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import trio
+
+from .._redact import shorten
+from ..connection import Connection
+from ..disconnect import HookError
+from ..errors import BadHookResult, ConnectionClosed, UsageError
+from ..frames import Data
+from ..protocols.phoenix.errors import ChannelClosed
+from ..protocols.phoenix.message import PhoenixMessage, check_event
+from .channel import Channel, ChannelHookTable, ClientEvent, hook_table, split_outcome
+from .machine import JoinState, ServerMachine, TopicJoin
+from .outgoing import OutgoingFrames
+from .results import Answer, Broadcast, EndReason, Left, Push, Stop
+from .topics import add_origin, hub_channel
+
+if TYPE_CHECKING:
+    from .socket import ChannelsSocket
+
+__all__ = ["ChannelActor"]
+
+_logger = logging.getLogger("trioglock.channels")
+
+MAX_PENDING = 1024
+"""Maximum number of messages that wait for the hooks of one join."""
+
+JOBS_PER_TURN = 64
+"""A task that runs only plain hooks lets other tasks run after this many of them."""
+
+TERMINATE_SECONDS = 10.0
+"""Seconds that an async ``terminate`` may take."""
+
+PUBLISH_SECONDS = 10.0
+"""Seconds that publishing the broadcast of a hook may take."""
+
+OVERLOADED = {"reason": "too many messages are waiting"}
+
+Later: TypeAlias = Callable[[], Awaitable[None]]
+"""The part of a job that has to wait."""
+
+
+class _Job(NamedTuple):
+    kind: str
+    ref: str | None
+    event: str
+    payload: Any
+
+
+class _Pending(NamedTuple):
+    """The results of a hook from the first broadcast on that has to wait for the broker."""
+
+    data: Data
+    rest: Sequence[Any]
+
+
+IN, OUT, CAST, LEAVE = "handle_in", "handle_out", "handle_cast", "phx_leave"
+
+
+class ChannelActor:
+    """Runs the hooks of one join of one client.
+
+    Args:
+        socket: the client.
+        join: the join.
+        channel: the user's object.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_channel",
+        "_done",
+        "_end_callbacks",
+        "_hub_channel",
+        "_jobs",
+        "_reason",
+        "_ref",
+        "_ref_is_taken",
+        "_ref_is_valid",
+        "_scope",
+        "_socket",
+        "_start_callbacks",
+        "_state",
+        "_terminated",
+        "connection",
+        "hooks",
+        "join",
+        "origin",
+        "outgoing",
+    )
+
+    def __init__(self, socket: ChannelsSocket, join: TopicJoin, channel: Channel[Any]) -> None:
+        self.join: TopicJoin = join
+        self.hooks: ChannelHookTable = hook_table(type(channel))
+        self.outgoing: OutgoingFrames = socket.outgoing
+        self.connection: Connection[Any, Any] = socket.connection
+        self.origin: str | None = None
+        """Identifies this member in broadcasts that it does not receive; None before the first."""
+        self._socket = socket
+        self._channel = channel
+        self._hub_channel = hub_channel(join.topic)
+        self._state: Any = None
+        self._jobs: deque[_Job] | None = None  # as long as none waits
+        self._busy = True  # until the client has joined
+        self._scope: trio.CancelScope | None = None  # of the task
+        self._done: trio.Event | None = None
+        self._reason: EndReason | None = None
+        self._terminated = False
+        self._ref: str | None = None
+        self._ref_is_valid = self._ref_is_taken = False
+        self._start_callbacks: tuple[Callable[[], object], ...] = ()
+        self._end_callbacks: tuple[Callable[[], object], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<ChannelActor {self.hooks.name} of {self.join!r}>"
+
+    @property
+    def channel(self) -> Channel[Any]:
+        """The user's object."""
+        return self._channel
+
+    def add_end_callback(self, callback: Callable[[], object]) -> None:
+        """Call a plain function when a channel that has joined ends, just before ``terminate``.
+
+        Args:
+            callback: must not raise.
+
+        Raises:
+            ChannelClosed: the channel has ended.
+        """
+        if self.join.state is JoinState.ENDED:
+            raise self._closed_error()
+        self._end_callbacks = (*self._end_callbacks, callback)
+
+    def add_start_callback(self, callback: Callable[[], object]) -> None:
+        """Call a plain function when the client has received the response to its join.
+
+        Args:
+            callback: must not raise.
+        """
+        self._start_callbacks = (*self._start_callbacks, callback)
+
+    # Messages.
+
+    def start(self, state: Any) -> None:
+        """Start handling messages: the client has received the response to its join."""
+        self._state = state
+        callbacks, self._start_callbacks = self._start_callbacks, ()
+        for callback in callbacks:
+            callback()
+        self._continue()
+
+    def handle_in(self, ref: str | None, event: str, payload: Any) -> None:
+        """Handle a push of the client."""
+        job = _Job(IN, ref, event, payload)
+        if not self._busy:
+            self._run_now(job)
+        elif not self._add(job):
+            self._reply(self._machine.answer(self.join, ref, "error", OVERLOADED))
+
+    def handle_out(self, event: str, payload: Any) -> None:
+        """Handle a broadcast that the channel intercepts."""
+        job = _Job(OUT, None, event, payload)
+        if not self._busy:
+            self._run_now(job)
+        elif not self._add(job) and self._reason is None:
+            # Dropping the broadcast would be silent; after the error the client joins again.
+            self._fail(f"{self.hooks.name}.{OUT}", UsageError("too many messages are waiting"))
+            self._cancel()
+
+    def leave(self, ref: str | None) -> None:
+        """Handle a leave after everything received before it."""
+        job = _Job(LEAVE, ref, "", None)
+        if not self._busy:
+            self._run_now(job)
+        elif not self._add(job):
+            self._fail(f"{self.hooks.name}.{IN}", UsageError("too many messages are waiting"))
+            self._cancel()
+
+    def cast(self, message: Any) -> None:
+        """See :meth:`Channel.cast`."""
+        if not self.hooks.has_cast:
+            self._channel.handle_cast(message, self._state)
+        if self.join.state is JoinState.ENDED:
+            raise self._closed_error()
+        if not self._add(_Job(CAST, None, "", message)):
+            raise trio.WouldBlock
+        if not self._busy:
+            self._busy = True
+            self._start_task(None)
+
+    def _add(self, job: _Job) -> bool:
+        """Add a job to those that wait; return False if there are too many."""
+        if self._jobs is None:
+            self._jobs = deque()
+        elif len(self._jobs) >= MAX_PENDING:
+            return False
+        self._jobs.append(job)
+        return True
+
+    # Running jobs.
+
+    @property
+    def can_end_now(self) -> bool:
+        """Whether :meth:`end_now` may be called."""
+        return not (self._busy or self.hooks.terminate_is_async)
+
+    def _run_now(self, job: _Job) -> None:
+        self._busy = True
+        later = self._run(job)
+        if later is None:
+            self._continue()
+        else:
+            self._start_task(later)
+
+    def _continue(self) -> None:
+        """Run the waiting jobs, as far as their hooks are plain and they were there before."""
+        jobs = self._jobs
+        if jobs is not None:
+            for _ in range(len(jobs)):
+                if self._reason is not None:
+                    break
+                later = self._run(jobs.popleft())
+                if later is not None:
+                    self._start_task(later)
+                    return
+        if self._reason is not None:
+            later = self._terminate()
+            if later is not None:
+                self._start_task(later)
+        elif jobs or self._jobs:
+            self._start_task(None)
+        else:
+            self._busy, self._jobs = False, None
+
+    def _start_task(self, later: Later | None) -> None:
+        self._scope, self._done = trio.CancelScope(), trio.Event()
+        try:
+            self.connection.start_soon(self._run_task, later, self._scope, self._done)
+        except ConnectionClosed:
+            # The end of the connection also ends this actor.
+            self._scope = self._done = None
+
+    async def _run_task(
+        self, later: Later | None, scope: trio.CancelScope, done: trio.Event
+    ) -> None:
+        try:
+            with scope:
+                if later is not None:
+                    await later()
+                await self._run_waiting()
+            later = self._terminate() if self._reason is not None else None
+            if later is not None:
+                await later()
+        finally:
+            self._scope = self._done = None
+            done.set()
+
+    async def _run_waiting(self) -> None:
+        count = 0
+        while self._jobs and self._reason is None:
+            count += 1
+            job = self._jobs.popleft()
+            if job.kind == IN:
+                await self.outgoing.wait_space()
+            later = self._run(job)
+            if later is not None:
+                await later()
+            elif count % JOBS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+        if self._reason is None:
+            self._busy, self._jobs = False, None
+
+    def _run(self, job: _Job) -> Later | None:
+        """Run a job; return the part of it that has to wait."""
+        kind, ref, event, payload = job
+        if kind == LEAVE:
+            self._leave(ref)
+            return None
+        name = f"{self.hooks.name}.{kind}"
+        try:
+            hook: Callable[..., Any]
+            arguments: tuple[Any, ...]
+            if kind == IN:
+                hook, is_async, name = self.hooks.find(self._channel, event)
+                if self.hooks.router is None:
+                    arguments = (event, payload, self._state)
+                else:
+                    arguments = (ClientEvent(event, payload, self._channel), self._state)
+                self._ref, self._ref_is_valid, self._ref_is_taken = ref, True, False
+            elif kind == OUT:
+                hook, is_async = self._channel.handle_out, self.hooks.out_is_async
+                arguments = (event, payload, self._state)
+            else:
+                hook, is_async = self._channel.handle_cast, self.hooks.cast_is_async
+                arguments = (payload, self._state)
+            if is_async:
+                return partial(self._run_async, job, name, hook, arguments)
+            result, self._state = split_outcome(name, hook(*arguments))
+            pending = None if result is None else self._apply(job, name, result)
+        except Exception as error:
+            self._fail(name, error)
+            return None
+        if pending is not None:
+            return partial(self._finish, job, name, pending)
+        self._end_ref(job)
+        return None
+
+    async def _run_async(
+        self, job: _Job, name: str, hook: Callable[..., Any], arguments: tuple[Any, ...]
+    ) -> None:
+        try:
+            result, self._state = split_outcome(name, await hook(*arguments))
+            pending = None if result is None else self._apply(job, name, result)
+        except Exception as error:
+            self._fail(name, error)
+            return
+        if pending is None:
+            self._end_ref(job)
+        else:
+            await self._finish(job, name, pending)
+
+    async def _finish(self, job: _Job, name: str, pending: _Pending | None) -> None:
+        """Publish a broadcast through a broker that needs time, and apply the other results."""
+        try:
+            while pending is not None:
+                # A client may disconnect directly after a push, which does not stop the broadcast.
+                with trio.fail_after(PUBLISH_SECONDS, shield=True):
+                    await self._socket.hub.publish(pending.data, self._hub_channel)
+                pending = self._apply(job, name, pending.rest)
+        except Exception as error:
+            self._fail(name, error)
+            return
+        self._end_ref(job)
+
+    # Results.
+
+    def _apply(self, job: _Job, name: str, result: Any) -> _Pending | None:
+        """Apply results in order; return the rest if a broadcast has to wait."""
+        results = result if isinstance(result, tuple) else (result,)
+        for at, one in enumerate(results):
+            kind = one.__class__
+            if self._reason is not None:
+                break
+            if kind is Answer:
+                if job.kind != IN:
+                    raise BadHookResult(
+                        f"{name} cannot return an Answer: only handle_in answers a push; to answer "
+                        "an earlier one, keep self.ref and call answer()"
+                    )
+                self._reply(self._machine.answer(self.join, job.ref, one.status, one.response))
+            elif kind is Push:
+                message = self._machine.push(self.join, check_event(one.event), one.payload)
+                if job.kind == IN:
+                    self._reply(message)
+                elif message is not None:
+                    self.outgoing.send(self._encode(message))
+            elif kind is Broadcast:
+                data = self._encode_broadcast(one.event, one.payload, one.to_self)
+                if not self._socket.hub.publish_nowait(data, self._hub_channel):
+                    return _Pending(data, results[at + 1 :])
+            elif kind is Stop:
+                for message in self._machine.stopped(self.join):
+                    self._reply(message)
+                self._set_ended(one)
+            else:
+                raise BadHookResult(
+                    f"{name} must return a result of None, Answer, Push, Broadcast or Stop, or a "
+                    f"tuple of these, not {shorten(one)}"
+                )
+        return None
+
+    def _end_ref(self, job: _Job) -> None:
+        """Give up answering a push whose ref was not kept."""
+        if job.kind == IN:
+            self._ref_is_valid = False
+            if not self._ref_is_taken:
+                self._machine.forget(self.join, job.ref)
+
+    def _reply(self, message: PhoenixMessage | None) -> None:
+        if message is not None:
+            self.outgoing.reply(self._encode(message))
+
+    def _encode(self, message: PhoenixMessage) -> Data:
+        return self._socket.serializer.encode(message)
+
+    def _encode_broadcast(self, event: str, payload: Any, to_self: bool) -> Data:
+        data = self._socket.serializer.encode_broadcast(
+            self.join.topic, check_event(event), payload
+        )
+        if to_self:
+            return data
+        if self.origin is None:
+            self.origin = self._socket.index.new_origin()
+        return add_origin(data, self.origin)
+
+    # Actions of the user.
+
+    @property
+    def _machine(self) -> ServerMachine:
+        return self._socket.machine
+
+    def take_ref(self) -> str | None:
+        """See :attr:`Channel.ref`."""
+        if not self._ref_is_valid:
+            raise UsageError("ref can only be used in handle_in")
+        self._ref_is_taken = True
+        return self._ref
+
+    async def answer(self, ref: str | None, status: str, response: Any) -> None:
+        """See :meth:`Channel.answer`."""
+        self._check_joined("answer")
+        message = self._machine.answer(self.join, ref, status, response)
+        if message is None:
+            raise UsageError(
+                f"the push {ref!r} cannot be answered: it was answered before, or handle_in has "
+                "returned without using self.ref"
+            )
+        await self._send(message)
+
+    async def push(self, event: str, payload: Any) -> None:
+        """See :meth:`Channel.push`."""
+        self._check_joined("push")
+        message = self._machine.push(self.join, check_event(event), payload)
+        assert message is not None
+        await self._send(message)
+
+    async def _send(self, message: PhoenixMessage) -> None:
+        frame = self._encode(message)
+        try:
+            await self.outgoing.send_in_turn(frame)
+        except ConnectionClosed as error:
+            raise self._closed_error() from error
+
+    async def broadcast(self, event: str, payload: Any, to_self: bool) -> None:
+        """See :meth:`Channel.broadcast`."""
+        data = self._encode_broadcast(event, payload, to_self)
+        await self._socket.hub.publish(data, self._hub_channel)
+
+    def _check_joined(self, call: str) -> None:
+        if self.join.state is JoinState.JOINING:
+            raise UsageError(
+                f"{call}() cannot be used in join, because the client has not joined yet: use "
+                "cast(), and push in handle_cast"
+            )
+        if self.join.state is JoinState.ENDED:
+            raise self._closed_error()
+
+    def _closed_error(self) -> ChannelClosed:
+        return ChannelClosed(f"the channel {self.join.topic!r} has ended")
+
+    # The end.
+
+    def _leave(self, ref: str | None) -> None:
+        for message in self._machine.left(self.join, ref):
+            self._reply(message)
+        self._set_ended(Left())
+
+    def _fail(self, name: str, error: Exception) -> None:
+        """End the channel because of an exception."""
+        if self._reason is not None:
+            return
+        _logger.error(
+            "%s: %s failed in topic %r, which has ended",
+            self.connection.name,
+            name,
+            self.join.topic,
+            exc_info=error,
+        )
+        for message in self._machine.crashed(self.join):
+            self._reply(message)
+        self._set_ended(HookError(error=error))
+
+    def _set_ended(self, reason: EndReason) -> None:
+        if self._reason is None:
+            self._reason = reason
+            self._busy = True
+            self._jobs = None
+            self._ref_is_valid = False
+            self._socket.index.leave(self)
+
+    def _cancel(self) -> None:
+        """Cancel a hook that is waiting."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def end_now(self, reason: EndReason) -> None:
+        """End a channel that has no task and whose ``terminate`` is plain."""
+        self._set_ended(reason)
+        self._terminate()
+
+    async def end(self, reason: EndReason) -> None:
+        """End the channel: cancel its hook and run ``terminate``."""
+        self._set_ended(reason)
+        if self._done is not None:
+            self._cancel()
+            await self._done.wait()
+        later = self._terminate()
+        if later is not None:
+            await later()
+
+    async def end_with_connection(self, reason: EndReason) -> None:
+        """End a channel whose ``terminate`` is async, after all tasks of the connection.
+
+        The connection limits its time.
+        """
+        self._set_ended(reason)
+        await self._call_terminate()
+
+    def _terminate(self) -> Later | None:
+        """Run ``terminate`` unless it has run; return it if it is async."""
+        if self._terminated:
+            return None
+        if self.hooks.terminate_is_async:
+            return self._terminate_async
+        reason = self._begin_terminate()
+        try:
+            returned = self._channel.terminate(reason, self._state)
+            if inspect.iscoroutine(returned):
+                returned.close()
+                raise BadHookResult("terminate returned a coroutine; declare it with async def")
+        except Exception:
+            self._log_terminate()
+        return None
+
+    async def _terminate_async(self) -> None:
+        with trio.CancelScope(
+            shield=True, deadline=trio.current_time() + TERMINATE_SECONDS
+        ) as scope:
+            await self._call_terminate()
+        if scope.cancelled_caught:
+            _logger.error(
+                "%s.terminate was cancelled after %g seconds", self.hooks.name, TERMINATE_SECONDS
+            )
+
+    async def _call_terminate(self) -> None:
+        if self._terminated:
+            return
+        reason = self._begin_terminate()
+        try:
+            await self._channel.terminate(reason, self._state)  # type: ignore[misc]
+        except Exception:
+            self._log_terminate()
+
+    def _begin_terminate(self) -> EndReason:
+        self._terminated = True
+        self._socket.remove(self)
+        callbacks, self._end_callbacks = self._end_callbacks, ()
+        for callback in callbacks:
+            callback()
+        assert self._reason is not None
+        return self._reason
+
+    def _log_terminate(self) -> None:
+        _logger.exception(  # noqa: LOG004 - called while an exception is handled
+            "%s: %s.terminate failed in topic %r",
+            self.connection.name,
+            self.hooks.name,
+            self.join.topic,
+        )

@@ -1,0 +1,142 @@
+"""``Channels``: a server for Phoenix Channels."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from .._hints import describe_value
+from ..errors import InvalidOption
+from ..frames import Data
+from ..options import check_whole
+from ..protocols.phoenix.message import check_event, check_topic
+from ..pubsub import Hub
+from ..server import ServeTarget
+from .channel import Channel
+from .handshake import Authenticate, ChannelsTarget, Identify
+from .routes import ChannelRoutes
+from .socket import ChannelsSocket
+from .topics import DISCONNECT, TopicIndex, hub_channel, id_channel
+
+__all__ = ["Channels"]
+
+
+class Channels:
+    """A server for Phoenix Channels 2.0.0. Its clients join topics and push events to them.
+
+    ::
+
+        hub = Hub(broker=RedisBroker("redis://localhost"))
+        channels = Channels({"room:*": Room}, hub=hub, connect=authenticate)
+
+        async with hub, serve(channels.socket, "0.0.0.0", 8020):
+            await channels.broadcast("room:1", "shout", {"text": "hi"})
+
+    Clients connect to ``ws://.../socket/websocket?vsn=2.0.0``. The path must end with
+    ``/websocket``, which Phoenix clients append, and is otherwise arbitrary; other paths are
+    refused with 404, and other versions of the protocol with 403.
+
+    Each client has a queue for broadcasts that its connection cannot take yet. A client whose queue
+    is full, with ``max_queue`` and ``max_queue_bytes`` of the hub, is closed with 1013.
+
+    Args:
+        routes: the :class:`Channel` class for each topic pattern: a topic such as ``"lobby"``, or a
+            prefix and a final ``*`` such as ``"room:*"``. The first match counts.
+        hub: carries broadcasts and disconnects between processes. It must be open while the server
+            runs.
+        connect: called with the :class:`ConnectRequest` of each client, plain or async. It returns
+            the user, or None to refuse the client with 403. By default every client may connect,
+            and the user is None.
+        id: called with the user; returns the id of the connection for :meth:`disconnect`, or None.
+            By default connections have no id.
+        max_topics: maximum number of topics that one client may have joined.
+
+    Raises:
+        InvalidOption: an argument has the wrong type or value.
+    """
+
+    def __init__(
+        self,
+        routes: Mapping[str, type[Channel[Any]]],
+        *,
+        hub: Hub,
+        connect: Authenticate | None = None,
+        id: Identify | None = None,  # noqa: A002 - the term of Phoenix
+        max_topics: int = 100,
+    ) -> None:
+        if not isinstance(hub, Hub):
+            raise InvalidOption(f"hub must be a Hub, not {describe_value(hub)}")
+        for name, function in (("connect", connect), ("id", id)):
+            if not (function is None or callable(function)):
+                raise InvalidOption(f"{name} must be a function, not {describe_value(function)}")
+        if inspect.iscoroutinefunction(id):
+            raise InvalidOption("id must be a plain function: it is not awaited")
+        check_whole("max_topics", max_topics, least=1, none=False)
+        self.hub: Hub = hub
+        """The hub."""
+        self._routes = ChannelRoutes(routes)
+        self._index = TopicIndex(hub)
+        make_socket = partial(ChannelsSocket, self._routes, self._index, max_topics)
+        self._target = ChannelsTarget(make_socket, connect, id)
+
+    def __repr__(self) -> str:
+        return f"<Channels {', '.join(self._routes.patterns)}, {len(self._index)} topics>"
+
+    @property
+    def socket(self) -> ServeTarget:
+        """The target for :func:`trioglock.serve` or :class:`trioglock.asgi.WebSocketApp`."""
+        return self._target
+
+    async def broadcast(self, topic: str, event: str, payload: Any) -> None:
+        """Push an event to every client that has joined a topic, in every process with this hub.
+
+        Args:
+            topic: the topic, such as ``"room:1"``.
+            event: the name of the event.
+            payload: a JSON value, or ``bytes`` for a binary message.
+
+        Raises:
+            InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.
+            BrokerUnavailable, BrokerError: the broker has not accepted the message.
+            UsageError: the hub is not open.
+        """
+        await self.hub.publish(self._encode(topic, event, payload), hub_channel(topic))
+
+    def local_broadcast(self, topic: str, event: str, payload: Any) -> None:
+        """Push an event to every client of this process that has joined a topic.
+
+        It does not wait, and may be called in hooks.
+
+        Args:
+            topic: as for :meth:`broadcast`.
+            event: as for :meth:`broadcast`.
+            payload: as for :meth:`broadcast`.
+
+        Raises:
+            InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.
+        """
+        self._index.deliver_local(topic, self._encode(topic, event, payload))
+
+    async def disconnect(self, id: str) -> None:  # noqa: A002 - the term of Phoenix
+        """Close the connections with an id, in every process with this hub, with code 1001.
+
+        Phoenix clients connect again, so that ``connect`` can refuse them.
+
+        Args:
+            id: the id, as returned by the function ``id``.
+
+        Raises:
+            InvalidOption: ``id`` is not a str.
+            BrokerUnavailable, BrokerError: the broker has not accepted the message.
+            UsageError: the hub is not open.
+        """
+        if not isinstance(id, str):
+            raise InvalidOption(f"id must be a str, not {describe_value(id)}")
+        await self.hub.publish(DISCONNECT, id_channel(id))
+
+    def _encode(self, topic: str, event: str, payload: Any) -> Data:
+        return self._index.serializer.encode_broadcast(
+            check_topic(topic), check_event(event), payload
+        )

@@ -1,0 +1,280 @@
+"""The protocol of one connection in the role of the server, without input and output.
+
+The machine receives the messages of the client and the outcomes of hooks. It returns *outputs*:
+messages to send and calls to make, in order. It guarantees that every ref is answered at most once,
+that messages of an earlier join are ignored, and that each successful join ends exactly once.
+
+The rules are those of Phoenix 1.8; see ``Phoenix.Socket`` and ``Phoenix.Channel.Server``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+
+from ..errors import UsageError
+from ..protocols.phoenix.message import (
+    CLOSE,
+    ERROR,
+    HEARTBEAT,
+    JOIN,
+    LEAVE,
+    PHOENIX,
+    REPLY,
+    PhoenixMessage,
+)
+from .results import EndReason, Rejoined
+
+__all__ = [
+    "CallEnd",
+    "CallHandleIn",
+    "CallJoin",
+    "CallLeave",
+    "JoinState",
+    "Output",
+    "ServerMachine",
+    "TopicJoin",
+]
+
+UNMATCHED = {"reason": "unmatched topic"}
+TOO_MANY = {"reason": "too many channels joined"}
+JOIN_CRASHED = {"reason": "join crashed"}
+CRASHED = {"reason": "channel_crash"}
+
+
+class JoinState(Enum):
+    """The state of a join."""
+
+    JOINING = "joining"
+    JOINED = "joined"
+    ENDED = "ended"
+
+
+class TopicJoin:
+    """One join of a topic.
+
+    Args:
+        topic: the topic.
+        join_ref: the ref that messages of this join carry.
+        ref: the ref of the reply to the join.
+        replaces: the join of the same topic that this one has ended, for its ``phx_close``.
+    """
+
+    __slots__ = ("join_ref", "ref", "refs", "replaces", "state", "topic")
+
+    def __init__(
+        self, topic: str, join_ref: str | None, ref: str | None, replaces: TopicJoin | None
+    ) -> None:
+        self.topic: str = topic
+        self.join_ref: str | None = join_ref
+        self.ref: str | None = ref
+        self.replaces: TopicJoin | None = replaces
+        self.state: JoinState = JoinState.JOINING
+        self.refs: set[str | None] | None = None
+        """The refs of pushes that may still be answered; None before the first push."""
+
+    def __repr__(self) -> str:
+        return f"<TopicJoin {self.topic!r} {self.join_ref!r}, {self.state.value}>"
+
+
+@dataclass(frozen=True, slots=True)
+class CallJoin:
+    """Call ``join``, and then :meth:`ServerMachine.joined` or :meth:`ServerMachine.refused`."""
+
+    join: TopicJoin
+    payload: Any
+
+
+@dataclass(slots=True)
+class CallHandleIn:
+    """Call ``handle_in`` after everything that the channel has received before."""
+
+    join: TopicJoin
+    ref: str | None
+    event: str
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CallLeave:
+    """Call :meth:`ServerMachine.left` when the channel has handled everything received before."""
+
+    join: TopicJoin
+    ref: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """Stop the hooks of a join that has ended, and call ``terminate``."""
+
+    join: TopicJoin
+    reason: EndReason
+
+
+Output: TypeAlias = PhoenixMessage | CallJoin | CallHandleIn | CallLeave | CallEnd
+
+
+class ServerMachine:
+    """The joins of one client.
+
+    Args:
+        is_topic: whether there is a channel for a topic.
+        max_topics: maximum number of topics that the client may have joined.
+    """
+
+    __slots__ = ("_closed", "_is_topic", "_max_topics", "joining", "joins")
+
+    def __init__(self, is_topic: Callable[[str], bool], max_topics: int) -> None:
+        self.joins: dict[str, TopicJoin] = {}
+        """The successful joins that have not ended, by topic."""
+        self.joining: TopicJoin | None = None
+        """The join that waits for its hook. Meanwhile no message may be received."""
+        self._is_topic = is_topic
+        self._max_topics = max_topics
+        self._closed: EndReason | None = None
+
+    # The client.
+
+    def receive(self, message: PhoenixMessage) -> tuple[Output, ...]:
+        """Handle a message of the client.
+
+        Raises:
+            UsageError: a join waits for its hook.
+        """
+        if self.joining is not None:
+            raise UsageError(f"{self.joining!r} waits for its hook")
+        topic, event, ref = message.topic, message.event, message.ref
+        if event == JOIN:
+            return self._join(message)
+        join = self.joins.get(topic)
+        if join is None:
+            if topic == PHOENIX and event == HEARTBEAT:
+                return (_reply(None, ref, PHOENIX, "ok", {}),)
+            if event == LEAVE:
+                # It has crossed the end of the channel.
+                return (_reply(message.join_ref, ref, topic, "ok", {}),)
+            return (_reply(None, ref, topic, "error", UNMATCHED),)
+        if message.join_ref != join.join_ref and message.join_ref is not None:
+            return ()  # of an earlier join; the client has ended it
+        if event == LEAVE:
+            return (CallLeave(join, ref),)
+        if join.refs is None:
+            join.refs = {ref}
+        else:
+            join.refs.add(ref)
+        return (CallHandleIn(join, ref, event, message.payload),)
+
+    def _join(self, message: PhoenixMessage) -> tuple[Output, ...]:
+        topic, ref = message.topic, message.ref
+        if not self._is_topic(topic):
+            return (_reply(None, ref, topic, "error", UNMATCHED),)
+        old = self.joins.pop(topic, None)
+        if old is None and len(self.joins) >= self._max_topics:
+            return (_reply(message.join_ref, ref, topic, "error", TOO_MANY),)
+        join = self.joining = TopicJoin(topic, message.join_ref, ref, old)
+        call = CallJoin(join, message.payload)
+        if old is None:
+            return (call,)
+        old.state = JoinState.ENDED
+        return (CallEnd(old, Rejoined()), call)
+
+    # The outcomes of hooks.
+
+    def joined(self, join: TopicJoin, response: Any) -> tuple[Output, ...]:
+        """Handle the success of ``join``."""
+        assert join is self.joining
+        self.joining = None
+        if self._closed is not None:
+            join.state = JoinState.ENDED
+            return (CallEnd(join, self._closed),)
+        join.state = JoinState.JOINED
+        self.joins[join.topic] = join
+        return _after_join(join, "ok", response)
+
+    def refused(self, join: TopicJoin, response: Any = None) -> tuple[Output, ...]:
+        """Handle the failure of ``join``; without a response it has crashed."""
+        assert join is self.joining
+        self.joining = None
+        join.state = JoinState.ENDED
+        if self._closed is not None:
+            return ()
+        return _after_join(join, "error", JOIN_CRASHED if response is None else response)
+
+    def join_crashed(self, join: TopicJoin) -> PhoenixMessage:
+        """Return the reply to a join whose response cannot be sent. The join has ended."""
+        self._end(join)
+        return _reply(join.join_ref, join.ref, join.topic, "error", JOIN_CRASHED)
+
+    def push(self, join: TopicJoin, event: str, payload: Any) -> PhoenixMessage | None:
+        """Return the message for a push to the client, or None if the channel is not joined."""
+        if join.state is not JoinState.JOINED:
+            return None
+        return PhoenixMessage(join.join_ref, None, join.topic, event, payload)
+
+    def answer(
+        self, join: TopicJoin, ref: str | None, status: str, response: Any
+    ) -> PhoenixMessage | None:
+        """Return the message for a reply, or None if the push must not be answered (again)."""
+        if join.state is not JoinState.JOINED or join.refs is None or ref not in join.refs:
+            return None
+        join.refs.remove(ref)
+        return _reply(join.join_ref, ref, join.topic, status, response)
+
+    def forget(self, join: TopicJoin, ref: str | None) -> None:
+        """Give up answering a push."""
+        if join.refs is not None:
+            join.refs.discard(ref)
+
+    def left(self, join: TopicJoin, ref: str | None) -> tuple[PhoenixMessage, ...]:
+        """Handle a leave that the channel has reached."""
+        if not self._end(join):
+            return ()
+        return (_reply(join.join_ref, ref, join.topic, "ok", {}), _end_message(join, CLOSE, {}))
+
+    def stopped(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
+        """Handle the end of a channel by its hook."""
+        return (_end_message(join, CLOSE, {}),) if self._end(join) else ()
+
+    def crashed(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
+        """Handle an exception in a hook."""
+        return (_end_message(join, ERROR, CRASHED),) if self._end(join) else ()
+
+    def _end(self, join: TopicJoin) -> bool:
+        """End a join; return False if it has ended before."""
+        if join.state is not JoinState.JOINED:
+            return False
+        join.state = JoinState.ENDED
+        join.refs = None
+        del self.joins[join.topic]
+        return True
+
+    # The connection.
+
+    def close(self, reason: EndReason) -> tuple[CallEnd, ...]:
+        """Handle the end of the connection."""
+        self._closed = reason
+        ended = tuple(self.joins.values())
+        for join in ended:
+            self._end(join)
+        return tuple([CallEnd(join, reason) for join in ended])
+
+
+def _reply(
+    join_ref: str | None, ref: str | None, topic: str, status: str, response: Any
+) -> PhoenixMessage:
+    return PhoenixMessage(join_ref, ref, topic, REPLY, {"response": response, "status": status})
+
+
+def _end_message(join: TopicJoin, event: str, payload: Any) -> PhoenixMessage:
+    # Both slots contain the ref of the join.
+    return PhoenixMessage(join.join_ref, join.join_ref, join.topic, event, payload)
+
+
+def _after_join(join: TopicJoin, status: str, response: Any) -> tuple[PhoenixMessage, ...]:
+    reply = _reply(join.join_ref, join.ref, join.topic, status, response)
+    if join.replaces is None:
+        return (reply,)
+    old, join.replaces = join.replaces, None  # no chain of joins
+    return (reply, _end_message(old, CLOSE, {}))

@@ -1,0 +1,154 @@
+"""The frames to one client, with a bounded queue for those that its connection cannot take yet."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Any
+
+import trio
+
+from ..connection import Connection
+from ..connection.writer import Writer
+from ..errors import ConnectionClosed
+from ..frames import Close, Data, PreparedMessage
+
+__all__ = ["TRY_AGAIN_LATER", "OutgoingFrames", "close_connection"]
+
+_logger = logging.getLogger("trioglock.channels")
+
+TRY_AGAIN_LATER = 1013
+"""Registered with IANA for RFC 6455, section 7.4.2."""
+
+
+class OutgoingFrames:
+    """Sends frames to one client in order, without waiting.
+
+    A frame is passed to the connection directly. If the connection cannot take it, it waits in a
+    queue, which a task empties. A client whose queue is full is closed with 1013.
+
+    Args:
+        connection: the connection.
+        max_queue: maximum number of frames in the queue.
+        max_bytes: total size of these frames in bytes at which the queue also counts as full.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_emptied",
+        "_max_bytes",
+        "_max_queue",
+        "_queue",
+        "_size",
+        "replied",
+        "writer",
+    )
+
+    def __init__(self, connection: Connection[Any, Any], max_queue: int, max_bytes: int) -> None:
+        self.writer: Writer = connection._writer  # noqa: SLF001 - part of the same package
+        """The writer of the connection."""
+        self.replied: bool = False
+        """Set by :meth:`reply`."""
+        self._connection = connection
+        self._max_queue = max_queue
+        self._max_bytes = max_bytes
+        self._queue: deque[Data | PreparedMessage] | None = None
+        self._size = 0
+        self._emptied: trio.lowlevel.ParkingLot | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether frames wait in the queue."""
+        return self._queue is not None
+
+    def reply(self, frame: Data) -> None:
+        """Send a frame that the client has caused; a full queue stops reading from the client."""
+        self.replied = True
+        if self._queue is not None:
+            self._append(frame)
+        elif not self.writer.closed:
+            self.writer.put(frame)
+
+    def send(self, frame: Data | PreparedMessage) -> None:
+        """Send a frame that the client has not caused."""
+        if self._queue is None:
+            if self.writer.has_space:
+                self.writer.put(frame)
+                return
+            if self.writer.closed:
+                return
+        self.send_later(frame)
+
+    def send_later(self, frame: Data | PreparedMessage) -> None:
+        """Add a frame to the queue, or close the connection if the queue is full."""
+        if self.writer.closed:
+            return
+        queue = self._queue
+        if queue is not None and (len(queue) >= self._max_queue or self._size >= self._max_bytes):
+            _logger.warning(
+                "%s is too slow and is closed: %d messages are waiting",
+                self._connection.name,
+                len(queue),
+            )
+            queue.clear()
+            close_connection(self._connection, Close(TRY_AGAIN_LATER, "too slow"))
+            return
+        self._append(frame)
+
+    async def send_in_turn(self, frame: Data) -> None:
+        """Send a frame, and wait until the connection can take it.
+
+        Raises:
+            ConnectionClosed: the connection is closing or closed.
+        """
+        await trio.lowlevel.checkpoint()
+        await self.wait_space()
+        if self.writer.has_space:
+            self.writer.put(frame)
+        else:
+            await self._connection.send_frame(frame)
+
+    async def wait_space(self) -> None:
+        """Wait until no frames are waiting in the queue."""
+        while self._queue is not None:
+            self._emptied = self._emptied or trio.lowlevel.ParkingLot()
+            await self._emptied.park()
+
+    def _append(self, frame: Data | PreparedMessage) -> None:
+        if self._queue is None:
+            try:
+                self._connection.start_soon(self._send_queue)
+            except ConnectionClosed:
+                return
+            self._queue, self._size = deque(), 0
+        self._queue.append(frame)
+        self._size += _size_of(frame)
+
+    async def _send_queue(self) -> None:
+        try:
+            while self._queue:
+                frame = self._queue.popleft()
+                self._size -= _size_of(frame)
+                await self._connection.send_frame(frame)
+        except ConnectionClosed:
+            pass
+        finally:
+            self._queue = None
+            if self._emptied is not None:
+                self._emptied.unpark_all()
+
+
+def _size_of(frame: Data | PreparedMessage) -> int:
+    return frame.size if isinstance(frame, PreparedMessage) else len(frame)
+
+
+def close_connection(connection: Connection[Any, Any], frame: Close) -> None:
+    """Close a connection from any task, without waiting and without the data it has queued."""
+    connection.discard_unsent()
+    try:
+        connection.send_frame_nowait(frame)
+    except ConnectionClosed:
+        pass
+    except trio.WouldBlock:
+        # A large frame is being written; a second one would wait for it.
+        connection.abort()

@@ -1,0 +1,74 @@
+"""The routes: which channel class handles a topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from .._hints import describe_value
+from ..errors import InvalidOption
+from .channel import Channel, hook_table
+
+__all__ = ["ChannelRoutes"]
+
+ChannelClass: TypeAlias = type[Channel[Any]]
+
+
+class ChannelRoutes:
+    """Finds the channel class of a topic. The first pattern that matches counts, as in Phoenix.
+
+    Args:
+        routes: the class for each pattern.
+
+    Raises:
+        InvalidOption: a pattern or a class is invalid, or a pattern can never match.
+    """
+
+    def __init__(self, routes: Mapping[str, ChannelClass]) -> None:
+        if not isinstance(routes, Mapping) or not routes:
+            raise InvalidOption(
+                f"routes must be a dict such as {{'room:*': Room}}, not {describe_value(routes)}"
+            )
+        self._exact: dict[str, ChannelClass] = {}
+        self._prefixes: list[tuple[str, ChannelClass]] = []
+        for pattern, kind in routes.items():
+            self._add(pattern, kind)
+        self.patterns: tuple[str, ...] = tuple(routes)
+        """The patterns."""
+
+    def _add(self, pattern: str, kind: ChannelClass) -> None:
+        if not isinstance(pattern, str) or not pattern or "*" in pattern[:-1]:
+            raise InvalidOption(
+                "a route must be a topic such as 'lobby', or a prefix and a final star such as "
+                f"'room:*', not {pattern!r}"
+            )
+        if not (isinstance(kind, type) and issubclass(kind, Channel)):
+            raise InvalidOption(
+                f"the route {pattern!r} must lead to a Channel class, not {describe_value(kind)}"
+            )
+        hook_table(kind)  # checks the hooks
+        name = pattern.removesuffix("*")
+        for prefix, _ in self._prefixes:
+            if name.startswith(prefix):
+                raise InvalidOption(
+                    f"the route {pattern!r} is never used, because '{prefix}*' comes before it"
+                )
+        if pattern.endswith("*"):
+            self._prefixes.append((name, kind))
+        else:
+            # Patterns that come later do not match these topics.
+            self._exact[pattern] = kind
+
+    def find(self, topic: str) -> ChannelClass | None:
+        """Return the class for a topic, or None."""
+        kind = self._exact.get(topic)
+        if kind is not None:
+            return kind
+        for prefix, kind in self._prefixes:
+            if topic.startswith(prefix):
+                return kind
+        return None
+
+    def has_topic(self, topic: str) -> bool:
+        """Whether there is a class for a topic."""
+        return self.find(topic) is not None

@@ -1,0 +1,253 @@
+"""Topics: the members in this process, and their connection with other processes through the hub.
+
+The messages on the channel of a topic are wire frames of Phoenix: text, or a binary broadcast. They
+are encoded once, and no process decodes them unless a channel intercepts events. A broadcast that
+its sender must not receive has a prefix with the sender: in text, everything before the first
+space; in binary, the byte 255, a length and as many bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
+
+from ..connection.fanout import Fanout
+from ..frames import Close, Data, PreparedMessage
+from ..protocols.phoenix.serializer import V2ServerSerializer
+from ..pubsub import Gap, Hub, Message, Subscriber
+from ..pubsub.message import TOPIC_PREFIX
+from .outgoing import close_connection
+
+if TYPE_CHECKING:
+    from .actor import ChannelActor
+    from .socket import ChannelsSocket
+
+__all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_channel"]
+
+_logger = logging.getLogger("trioglock.channels")
+
+ORIGIN_BYTE = 255
+DISCONNECT = "disconnect"
+HUB_CLOSED = Close(1001, "the hub has closed")
+
+
+def hub_channel(topic: str) -> str:
+    """Return the channel of a topic in the hub."""
+    return f"{TOPIC_PREFIX}topic:{topic}"
+
+
+def id_channel(id: str) -> str:  # noqa: A002 - the term of Phoenix
+    """Return the channel for messages to the connections with an id."""
+    return f"{TOPIC_PREFIX}id:{id}"
+
+
+def add_origin(frame: Data, origin: str) -> Data:
+    """Return a frame that the member ``origin`` does not receive."""
+    if isinstance(frame, str):
+        return f"{origin} {frame}"
+    return bytes([ORIGIN_BYTE, len(origin)]) + origin.encode() + frame
+
+
+def split_origin(data: Data) -> tuple[Data, str | None]:
+    """Return a frame and its origin, if it has one."""
+    if isinstance(data, str):
+        if data.startswith("["):
+            return data, None
+        origin, _, frame = data.partition(" ")
+        return frame, origin
+    if data[:1] != bytes([ORIGIN_BYTE]):
+        return data, None
+    end = 2 + data[1]
+    return data[end:], data[2:end].decode(errors="replace")
+
+
+class TopicIndex:
+    """The members of all topics in this process.
+
+    Args:
+        hub: carries the messages.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub: Hub = hub
+        self.serializer: V2ServerSerializer = V2ServerSerializer()
+        self._topics: dict[str, TopicSubscriber] = {}
+        self._ids: dict[str, IdSubscriber] = {}
+        self._process = secrets.token_hex(8)
+        self._origins = 0
+        self._gap: Gap | None = None
+
+    def __len__(self) -> int:
+        return len(self._topics)
+
+    def members(self, topic: str) -> tuple[ChannelActor, ...]:
+        """Return the members of a topic in this process, in the order in which they joined."""
+        found = self._topics.get(topic)
+        return () if found is None else tuple(found.members)
+
+    def new_origin(self) -> str:
+        """Return a new origin, unique among all processes."""
+        self._origins += 1
+        return f"{self._process}-{self._origins}"
+
+    def join(self, member: ChannelActor) -> None:
+        """Add a member.
+
+        Raises:
+            UsageError: the hub is not open.
+        """
+        topic = member.join.topic
+        subscriber = self._topics.get(topic)
+        if subscriber is None:
+            subscriber = TopicSubscriber(topic, member.hooks.intercept, self)
+            self.hub.join(subscriber, hub_channel(topic))
+            self._topics[topic] = subscriber
+        subscriber.members[member] = None
+
+    def leave(self, member: ChannelActor) -> None:
+        """Remove a member; do nothing if it has not joined."""
+        topic = member.join.topic
+        subscriber = self._topics.get(topic)
+        if subscriber is None or member not in subscriber.members:
+            return
+        del subscriber.members[member]
+        if not subscriber.members:
+            self.forget(subscriber)
+            self.hub.leave(subscriber, hub_channel(topic))
+
+    def forget(self, subscriber: TopicSubscriber) -> None:
+        """Remove a topic."""
+        if self._topics.get(subscriber.topic) is subscriber:
+            del self._topics[subscriber.topic]
+
+    def add_id(self, id: str, socket: ChannelsSocket) -> None:  # noqa: A002 - the term of Phoenix
+        """Add a connection with an id.
+
+        Raises:
+            UsageError: the hub is not open.
+        """
+        subscriber = self._ids.get(id)
+        if subscriber is None:
+            subscriber = IdSubscriber(id, self)
+            self.hub.join(subscriber, id_channel(id))
+            self._ids[id] = subscriber
+        subscriber.sockets[socket] = None
+
+    def remove_id(self, id: str, socket: ChannelsSocket) -> None:  # noqa: A002
+        """Remove a connection; do nothing if it was not added."""
+        subscriber = self._ids.get(id)
+        if subscriber is None:
+            return
+        subscriber.sockets.pop(socket, None)
+        if not subscriber.sockets:
+            self.forget_id(subscriber)
+            self.hub.leave(subscriber, id_channel(id))
+
+    def forget_id(self, subscriber: IdSubscriber) -> None:
+        """Remove an id."""
+        if self._ids.get(subscriber.id) is subscriber:
+            del self._ids[subscriber.id]
+
+    def deliver_local(
+        self, topic: str, frame: Data, *, exclude: Container[ChannelActor] = ()
+    ) -> None:
+        """Deliver a frame to the members in this process, except some of them."""
+        subscriber = self._topics.get(topic)
+        if subscriber is not None:
+            subscriber.deliver(frame, [one for one in subscriber.members if one not in exclude])
+            Fanout.current().schedule()
+
+    def report_gap(self, gap: Gap) -> None:
+        """Log a gap, once for all topics."""
+        if gap is not self._gap:
+            self._gap = gap
+            _logger.warning(
+                "broadcasts of the last %.1f seconds may be missing in %d topics: the connection "
+                "to the broker was interrupted",
+                gap.seconds,
+                len(self._topics),
+            )
+
+
+class TopicSubscriber(Subscriber):
+    """Delivers the broadcasts of one topic to its members in this process.
+
+    Args:
+        topic: the topic.
+        intercept: the events that members receive through ``handle_out``.
+        index: the index of all topics.
+    """
+
+    __slots__ = ("_channel", "_corked", "_index", "_intercept", "members", "topic")
+
+    def __init__(self, topic: str, intercept: frozenset[str], index: TopicIndex) -> None:
+        self.topic: str = topic
+        self.members: dict[ChannelActor, None] = {}
+        self._channel = hub_channel(topic)
+        self._intercept = intercept
+        self._index = index
+        self._corked = Fanout.current().corked
+
+    def put(self, event: Message | Gap) -> None:
+        if isinstance(event, Gap):
+            self._index.report_gap(event)
+        elif event.channel == self._channel:  # not a message to all subscribers of the hub
+            frame, origin = split_origin(event.data)
+            # A copy: a write that fails may end a connection.
+            members = list(self.members)
+            if origin is not None:
+                members = [member for member in members if member.origin != origin]
+            self.deliver(frame, members)
+
+    def deliver(self, frame: Data, members: Sequence[ChannelActor]) -> None:
+        """Deliver a frame to some of the members."""
+        if self._intercept:
+            try:
+                message = self._index.serializer.decode_broadcast(frame)
+            except ValueError as error:
+                _logger.error("a broadcast to %r is malformed: %s", self.topic, error)  # noqa: TRY400
+                return
+            if message.event in self._intercept:
+                for member in members:
+                    member.handle_out(message.event, message.payload)
+                return
+        corked, prepared = self._corked, PreparedMessage(frame)
+        for member in members:
+            outgoing = member.outgoing
+            if outgoing.waiting or not outgoing.writer.put_prepared(prepared, corked):
+                outgoing.send_later(prepared)
+
+    def end(self) -> None:
+        self._index.forget(self)
+        members, self.members = list(self.members), {}
+        for member in members:
+            close_connection(member.connection, HUB_CLOSED)
+
+
+class IdSubscriber(Subscriber):
+    """Disconnects the connections of this process that have the same id.
+
+    Args:
+        id: the id.
+        index: the index of all ids.
+    """
+
+    __slots__ = ("_index", "id", "sockets")
+
+    def __init__(self, id: str, index: TopicIndex) -> None:  # noqa: A002 - the term of Phoenix
+        self.id: str = id
+        self.sockets: dict[ChannelsSocket, None] = {}
+        self._index = index
+
+    def put(self, event: Message | Gap) -> None:
+        if not isinstance(event, Gap) and event.data == DISCONNECT and event.channel:
+            for socket in list(self.sockets):
+                socket.disconnect(Close(1001))
+
+    def end(self) -> None:
+        self._index.forget_id(self)
+        sockets, self.sockets = list(self.sockets), {}
+        for socket in sockets:
+            socket.disconnect(HUB_CLOSED)
