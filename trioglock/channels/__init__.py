@@ -4,6 +4,7 @@ from ..protocols.phoenix.errors import ChannelClosed
 from .channel import Channel, ClientEvent
 from .channels import Channels
 from .handshake import ConnectRequest
+from .presence import Presence
 from .results import Answer, Broadcast, ChannelResult, JoinRefused, Left, Push, Rejoined, Stop
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ConnectRequest",
     "JoinRefused",
     "Left",
+    "Presence",
     "Push",
     "Rejoined",
     "Stop",

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import trio
 
@@ -35,6 +35,9 @@ from .subscription import LoopSubscriber, Subscription
 __all__ = ["Hub", "HubStatistics"]
 
 NO_HISTORY = "the broker keeps no history: create it with history=..."
+
+Service: TypeAlias = Callable[[BrokerSession, trio.Nursery], None]
+"""Starts tasks that use the session of an open hub."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -124,6 +127,7 @@ class Hub:
         self._broker = MemoryBroker() if broker is None else broker
         self._registry = SubscriberRegistry()
         self._listeners: list[HubListener] = []
+        self._services: list[Service] = []
         self._session: BrokerSession | None = None
         self._nursery: trio.Nursery | None = None
         self._context: AbstractAsyncContextManager[None] | None = None
@@ -178,6 +182,8 @@ class Hub:
             self._session, self._nursery = session, nursery
             for listener in self._listeners:
                 self._start_listener(listener)
+            for service in self._services:
+                service(session, nursery)
             try:
                 yield
             finally:
@@ -373,6 +379,16 @@ class Hub:
             self._nursery.start_soon(run_listener, listener.function, events, self.counters)
         else:
             self._registry.add(PlainListener(listener, self.counters), channels)
+
+    def _add_service(self, service: Service) -> None:
+        """Start tasks when the hub opens. They are cancelled when it closes.
+
+        Args:
+            service: called with the session and the nursery, also now if the hub is open.
+        """
+        self._services.append(service)
+        if self._nursery is not None:
+            service(self._open_session(), self._nursery)
 
     def socket(self) -> HubSocket:
         """Return a Socket for one client, for ``serve(hub.socket, ...)``."""
