@@ -93,10 +93,11 @@ async def serving_channels(
     *,
     hub: Hub | None = None,
     serve_options: Any = None,
+    listener: MemoryListener | None = None,
     **options: Any,
 ) -> AsyncIterator[ChannelsSite]:
     """Serve channels in memory. A single class is the one of ``room:*``."""
-    hub, listener = hub or Hub(), MemoryListener()
+    hub, listener = hub or Hub(), listener or MemoryListener()
     routes = routes if isinstance(routes, dict) else {"room:*": routes}
     channels = Channels(routes, hub=hub, **options)
     has_mock_clock = isinstance(trio.lowlevel.current_clock(), MockClock)

@@ -156,12 +156,20 @@ class ChannelActor:
 
     # Messages.
 
-    def start(self, state: Any) -> None:
-        """Start handling messages: the client has received the response to its join."""
+    def start(self, state: Any, error: Exception | None = None) -> None:
+        """Start handling messages: the client has received the response to its join.
+
+        Args:
+            state: the first state.
+            error: why the client has received an error instead; the channel ends.
+        """
         self._state = state
         callbacks, self._start_callbacks = self._start_callbacks, ()
-        for callback in callbacks:
-            callback()
+        if error is not None:
+            self._set_ended(HookError(error=error))
+        else:
+            for callback in callbacks:
+                callback()
         self._continue()
 
     def handle_in(self, ref: str | None, event: str, payload: Any) -> None:
@@ -532,7 +540,8 @@ class ChannelActor:
             returned = self._channel.terminate(reason, self._state)
             if inspect.iscoroutine(returned):
                 returned.close()
-                raise BadHookResult("terminate returned a coroutine; declare it with async def")
+                name = f"{self.hooks.name}.terminate"
+                raise BadHookResult(f"{name} returned a coroutine; declare it with async def")
         except Exception:
             self._log_terminate()
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -145,10 +146,8 @@ def _size_of(frame: Data | PreparedMessage) -> int:
 def close_connection(connection: Connection[Any, Any], frame: Close) -> None:
     """Close a connection from any task, without waiting and without the data it has queued."""
     connection.discard_unsent()
-    try:
-        connection.send_frame_nowait(frame)
-    except ConnectionClosed:
-        pass
-    except trio.WouldBlock:
-        # A large frame is being written; a second one would wait for it.
-        connection.abort()
+    with suppress(ConnectionClosed):
+        try:
+            connection.send_frame_nowait(frame)
+        except trio.WouldBlock:  # a large frame is being written
+            connection.start_soon(connection.aclose, frame.code, frame.reason)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -11,7 +13,7 @@ import trio
 from ..connection import Connection
 from ..connection.mailbox import run_now
 from ..disconnect import Disconnect
-from ..errors import ConnectionClosed, UsageError
+from ..errors import ConnectionClosed, EncodeError, UsageError
 from ..frames import Close, Data
 from ..hooks import ConnectionInfo, Reply, Socket
 from ..protocols.phoenix.message import PhoenixMessage
@@ -32,6 +34,9 @@ _logger = logging.getLogger("trioglock.channels")
 MALFORMED = Close(1011)
 """What Phoenix sends, because its process crashes."""
 
+MESSAGES_PER_TURN = 64
+"""Number of messages after which other tasks run, if messages have waited for a join."""
+
 REPLIED = Reply()
 """Lets the connection stop reading from a client that does not read its replies."""
 
@@ -39,9 +44,9 @@ REPLIED = Reply()
 class ChannelsSocket(Socket[None, Any]):
     """One client.
 
-    Plain hooks of channels run inside ``handle_receive``. A join whose hook is async becomes a cast
-    of the connection, as do the messages after it: the connection handles them in order, and stops
-    reading if there are many.
+    Plain hooks of channels run inside ``handle_receive``. If a join has to wait for an async hook,
+    a task runs it and then handles the messages that have arrived in the meantime; the connection
+    stops reading if there are many. An async hook of the connection would delay its end.
 
     Args:
         routes: the channel classes.
@@ -72,7 +77,7 @@ class ChannelsSocket(Socket[None, Any]):
         """The actors whose ``terminate`` has not run."""
         self._find = routes.find
         self._decode = index.serializer.decode
-        self._deferred = 0  # casts that have not been handled
+        self._waiting: deque[Data] | None = None  # while a join waits
         self._hub_is_open = True
         self._refused = False  # a malformed message, after which Phoenix handles no others
 
@@ -81,6 +86,7 @@ class ChannelsSocket(Socket[None, Any]):
     def init_stream(self, info: ConnectionInfo) -> None:
         hub = self.hub
         self.connection = info.connection
+        self._connection_actor = info.connection._actor  # noqa: SLF001 - part of the package
         self.outgoing = OutgoingFrames(info.connection, hub.max_queue, hub.max_queue_bytes)
         if self.id is not None:
             try:
@@ -94,41 +100,28 @@ class ChannelsSocket(Socket[None, Any]):
         return None, None
 
     def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:  # noqa: ARG002
-        if self._deferred:
-            return self._defer(frame), None
+        if self._waiting is not None:
+            self._waiting.append(frame)
+            self._connection_actor.add_backlog()
+            return None, None
         if self._refused:
             return None, None
         try:
-            message = self._decode(frame)
+            outputs = self.machine.receive(self._decode(frame))
         except ValueError as error:
             return self._refuse(error), None
-        outputs = self.machine.receive(message)
         for at, output in enumerate(outputs):
             if self._has_to_wait(output):
-                return self._defer(outputs[at:]), None
+                self._run_later(outputs[at:])
+                break
             if isinstance(output, CallJoin):
                 run_now(self._join(output.join, output.payload))
             else:
                 self._run_plain(output)
-        return self._replied(), None
-
-    async def handle_cast(self, message: Any, state: None) -> tuple[Any, None]:  # noqa: ARG002
-        try:
-            if message.__class__ is tuple:
-                outputs: Sequence[Output] = message
-            elif self._refused:
-                return None, None
-            else:
-                try:
-                    decoded = self._decode(message)
-                except ValueError as error:
-                    return self._refuse(error), None
-                outputs = self.machine.receive(decoded)
-            for output in outputs:
-                await self._run(output)
-        finally:
-            self._deferred -= 1
-        return self._replied(), None
+        if not self.outgoing.replied:
+            return None, None
+        self.outgoing.replied = False
+        return REPLIED, None
 
     async def terminate(self, reason: Disconnect, state: None) -> None:  # noqa: ARG002
         self.machine.close(reason)
@@ -145,27 +138,35 @@ class ChannelsSocket(Socket[None, Any]):
 
     # Messages.
 
-    def _replied(self) -> Reply | None:
-        if not self.outgoing.replied:
-            return None
-        self.outgoing.replied = False
-        return REPLIED
-
     def _refuse(self, error: ValueError) -> Close:
         self._refused = True
         _logger.info("%s: closed because of a malformed message: %s", self.connection.name, error)
         return MALFORMED
 
-    def _defer(self, message: Data | Sequence[Output]) -> Close | None:
-        """Handle a message after those that wait."""
-        try:
-            self.connection.cast(message)
-        except trio.WouldBlock:
-            return Close(TRY_AGAIN_LATER, "too many messages")
-        except ConnectionClosed:
-            return None
-        self._deferred += 1
-        return None
+    def _run_later(self, outputs: Sequence[Output]) -> None:
+        """Run outputs in a task, and then the messages that arrive in the meantime."""
+        waiting = self._waiting = deque()
+        with suppress(ConnectionClosed):
+            self.connection.start_soon(self._run_waiting, outputs, waiting)
+
+    async def _run_waiting(self, outputs: Sequence[Output], waiting: deque[Data]) -> None:
+        for output in outputs:
+            await self._run(output)
+        count = 0
+        while waiting and not self._refused:
+            try:
+                outputs = self.machine.receive(self._decode(waiting.popleft()))
+            except ValueError as error:
+                with suppress(ConnectionClosed):
+                    await self.connection.send_frame(self._refuse(error))
+                return
+            for output in outputs:
+                await self._run(output)
+            self._connection_actor.remove_backlog()
+            count += 1
+            if count % MESSAGES_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+        self._waiting = None
 
     def _has_to_wait(self, output: Output) -> bool:
         if isinstance(output, CallJoin):
@@ -213,43 +214,53 @@ class ChannelsSocket(Socket[None, Any]):
             if hooks.join_is_async:
                 returned = await returned
             response, state = split_outcome(f"{hooks.name}.join", returned, "response")
-            self.index.join(actor)
         except JoinRefused as refusal:
-            self._send_all(join, machine.refused(join, refusal.response))
-            return
+            self._send_refusal(join, refusal.response)
         except Exception:
-            _logger.exception(
-                "%s: %s.join failed for topic %r", self.connection.name, hooks.name, join.topic
-            )
-            self._send_all(join, machine.refused(join))
-            return
+            self._log_join(hooks.name, join)
+            self._send_refusal(join, None)
         except BaseException:
             machine.refused(join)  # the connection is ending
             raise
-        self.actors[join] = actor
-        if self._send_all(join, machine.joined(join, response)):
-            actor.start(state)
         else:
-            self.index.leave(actor)
-            del self.actors[join]
+            self._start(actor, state, response)
 
-    def _send_all(self, join: TopicJoin, outputs: Sequence[Output]) -> bool:
-        """Send the messages after a join; return False if the response cannot be encoded."""
-        sent = True
+    def _start(self, actor: ChannelActor, state: Any, response: Any) -> None:
+        """Start a channel whose ``join`` has returned."""
+        join = actor.join
+        self.actors[join] = actor
+        reply, *others = self.machine.joined(join, response)
+        assert isinstance(reply, PhoenixMessage)
+        try:
+            self.index.join(actor)
+            self.outgoing.reply(self.serializer.encode(reply))
+        except Exception as error:
+            self._log_join(actor.hooks.name, join)
+            self._run_plain(self.machine.join_crashed(join))
+            self._run_all(others)
+            actor.start(state, error)
+        else:
+            self._run_all(others)
+            actor.start(state)
+
+    def _send_refusal(self, join: TopicJoin, response: Any) -> None:
+        messages = self.machine.refused(join, response)
+        try:
+            self._run_all(messages)
+        except (EncodeError, ValueError):
+            kind = self._find(join.topic)
+            self._log_join("" if kind is None else kind.__qualname__, join)
+            self._run_plain(self.machine.join_crashed(join))
+            self._run_all(messages[1:])
+
+    def _run_all(self, outputs: Sequence[Output]) -> None:
         for output in outputs:
-            assert isinstance(output, PhoenixMessage)
-            try:
-                frame = self.serializer.encode(output)
-            except ValueError:
-                _logger.exception(
-                    "%s: the response to a join of %r cannot be sent",
-                    self.connection.name,
-                    join.topic,
-                )
-                sent = False
-                frame = self.serializer.encode(self.machine.join_crashed(join))
-            self.outgoing.reply(frame)
-        return sent
+            self._run_plain(output)
+
+    def _log_join(self, name: str, join: TopicJoin) -> None:
+        _logger.exception(  # noqa: LOG004 - called while an exception is handled
+            "%s: %s.join failed for topic %r", self.connection.name, name, join.topic
+        )
 
     def remove(self, actor: ChannelActor) -> None:
         """Forget an actor whose ``terminate`` begins."""

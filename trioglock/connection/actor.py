@@ -137,6 +137,16 @@ class Actor(Generic[StateT]):
             return f"not shown: format_status raised {type(error).__name__}"
         return shown
 
+    def add_backlog(self) -> None:
+        """Count a message that the socket keeps until later: many of them stop the reader."""
+        self.backlog += 1
+
+    def remove_backlog(self) -> None:
+        """Count a message that has been handled."""
+        self.backlog -= 1
+        if not self.backlog:
+            self._backlog_waiters.unpark_all()
+
     async def wait_backlog(self) -> None:
         """Wait until the hooks have handled all received messages."""
         self._backlog_waiters = self._backlog_waiters.own()
@@ -325,7 +335,7 @@ class Actor(Generic[StateT]):
         """Run ``handle_invalid`` for a malformed message. Neither waits nor raises."""
         if self.mailbox.stopped:
             return
-        self.backlog += 1
+        self.add_backlog()
         self._start(partial(self._run_invalid, error, frame), self.invalid_hook)
 
     async def _run_invalid(self, invalid: DecodeError, frame: Data) -> None:
@@ -336,9 +346,7 @@ class Actor(Generic[StateT]):
             self._results.apply(hook, result)
         except Exception as error:
             self._on_failure(hook.label, error, True)
-        self.backlog -= 1
-        if not self.backlog:
-            self._backlog_waiters.unpark_all()
+        self.remove_backlog()
 
     def handle_control(self, hook: Hook, payload: bytes) -> None:
         """Run the hook of a ping or pong. Neither waits nor raises."""

@@ -198,8 +198,9 @@ class Connection(Generic[StateT, MessageT_co]):
         The connection needs a codec. By default, the id is a number in ``message["id"]``, and a
         reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
         passed to ``handle_receive``. A reply that arrives after the timeout is received like any
-        other message. During an outage, or until the server accepts subscriptions, the request
-        waits, and it gets its id only after that.
+        other message. During an outage, until the server accepts subscriptions, and while the send
+        queue is full or ``send_rate`` is used up, the request waits. It gets its id only after
+        that, so requests are sent in the order of their ids, unless ``handle_send`` is async.
 
         Args:
             message: the message without its id. It passes through ``handle_send`` with the id.
@@ -211,8 +212,8 @@ class Connection(Generic[StateT, MessageT_co]):
         Raises:
             RequestFailed: the reply is an error.
             RequestTimeout: no reply arrived in time; the peer may have executed the request.
-            RequestLost: the link ended first. The peer may have executed the request, and a message
-                that was still in the send queue is sent over the next link.
+            RequestLost: the link ended first. The peer may have executed the request, unless it was
+                still in the send queue, from which it is removed.
             ConnectionClosed: the connection is closing or closed.
             UsageError: the connection has no codec, the id cannot be used, or the call is made
                 inside a hook of this connection.
@@ -227,28 +228,52 @@ class Connection(Generic[StateT, MessageT_co]):
         check_seconds("timeout", timeout)
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook("request")
-        waited = await self._wait_link(message, timeout) if self._send_queue.holds_data else 0.0
-        pending, message = requests.open_next(message, has_link=has_link(self))
-        reply: MessageT_co = await request(self, pending, message, timeout, waited=waited)
+        waited, has_turn = 0.0, False
+        send_queue = self._send_queue
+        if send_queue.holds_data or send_queue.size >= send_queue.threshold:
+            waited, has_turn = await self._wait_to_send(message, timeout)
+        try:
+            pending, message = requests.open_next(message, has_link=has_link(self))
+        except BaseException:
+            if has_turn:
+                send_queue.end_turn()
+            raise
+        reply: MessageT_co = await request(
+            self, pending, message, timeout, waited=waited, has_turn=has_turn
+        )
         return reply
 
-    async def _wait_link(self, message: Any, timeout: float | None) -> float:
-        """Wait for a link that accepts data, so that ids are in the order of the messages.
+    async def _wait_to_send(self, message: Any, timeout: float | None) -> tuple[float, bool]:
+        """Wait until a message can be queued immediately, so that ids are in message order.
 
         Returns:
-            The seconds spent waiting.
+            The seconds spent waiting, and whether the caller has the turn of a sender, so that it
+            must call :meth:`SendQueue.end_turn`.
 
         Raises:
-            RequestTimeout: there was no such link in time.
+            RequestTimeout: the message could not be queued in time.
         """
         began = trio.current_time()
+        send_queue = self._send_queue
         with PeerTimeout(timeout):
-            await self._send_queue.wait_release()
-            return trio.current_time() - began
+            has_turn = False
+            while not send_queue.closed:
+                if send_queue.holds_data:
+                    if has_turn:
+                        send_queue.end_turn()
+                        has_turn = False
+                    await send_queue.wait_release()
+                elif has_turn or send_queue.size < send_queue.threshold:
+                    break
+                else:
+                    await self._wait_turn()
+                    has_turn = True
+            return trio.current_time() - began, has_turn
         assert timeout is not None
-        raise RequestTimeout(
-            message, timeout, "it was not sent, because the connection was not open or not ready"
-        )
+        cause = "the connection was not open or not ready"
+        if not send_queue.holds_data:
+            cause = "send_rate was used up" if send_queue.is_paced else "the send queue was full"
+        raise RequestTimeout(message, timeout, f"it was not sent, because {cause}")
 
     @property
     def _pause(self) -> str:

@@ -20,7 +20,11 @@ INTERVAL = 1.0
 """Seconds between two looks. A hook that is seen twice in the same call is reported."""
 
 _PACKAGE = __name__.partition(".")[0]
-_RUNNERS = (f"{_PACKAGE}.connection.actor", f"{_PACKAGE}.connection.mailbox")
+_RUNNERS = (
+    f"{_PACKAGE}.connection.actor",
+    f"{_PACKAGE}.connection.mailbox",
+    f"{_PACKAGE}.channels.actor",
+)
 
 _logger = logging.getLogger("trioglock.connection")
 _lock = threading.Lock()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -54,6 +54,7 @@ class PendingRequest:
         "has_link",
         "is_resolved",
         "parts",
+        "unsent",
     )
 
     def __init__(self, requests: Requests, key: Hashable, event: Any, *, has_link: bool) -> None:
@@ -65,6 +66,8 @@ class PendingRequest:
         """Whether the request has ended."""
         self.parts: list[Any] | None = None
         """The replies collected so far, for a request with several replies."""
+        self.unsent: Sequence[Any] = ()
+        """The frames that had to be queued, which may have been sent since."""
         self._requests = requests
         self._key = key
         self._sending: trio.CancelScope | None = None
@@ -342,18 +345,25 @@ class Requests:
         for request in self.pending.values():
             request.has_link = True
 
-    def fail(self, reason: Disconnect, *, final: bool = False) -> None:
+    def fail(self, reason: Disconnect, *, final: bool = False) -> list[Any]:
         """Raise RequestLost in the requests whose link has ended.
 
         Args:
             reason: why the link ended.
             final: whether this was the last link. If so, all requests fail.
+
+        Returns:
+            Their frames that may still be in the send queue. On another link nobody waits for the
+            replies, and the peer may require that ids grow.
         """
+        unsent: list[Any] = []
         for request in list(self.pending.values()):
             if final or request.has_link:
+                unsent += request.unsent
                 self.end(request, None, RequestLost(request.event, reason))
         if final:
             self.timer.stop()
+        return unsent
 
 
 _FORM = RequestFormat()
@@ -366,6 +376,7 @@ async def request(
     timeout: float | None,
     *,
     waited: float = 0.0,
+    has_turn: bool = False,
 ) -> Any:
     """Send the message of a pending request and wait for the reply.
 
@@ -375,27 +386,36 @@ async def request(
         message: the message with its id, not yet encoded.
         timeout: seconds in total; None for no limit.
         waited: the seconds that have already passed.
+        has_turn: whether the caller has waited for its turn to use the send queue.
 
     Raises:
         RequestTimeout: no reply arrived in time.
         Exception: as for :meth:`PendingRequest.send` and :meth:`PendingRequest.wait`.
     """
+    actor, send_queue = connection._actor, connection._send_queue  # noqa: SLF001 - one package
     with pending:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if timeout is not None:
-            pending.limit(timeout - waited, lambda: _timeout(connection, pending, timeout))
-        actor, send_queue = connection._actor, connection._send_queue  # noqa: SLF001 - one package
-        if (
-            send_queue.closed
-            or send_queue.size >= send_queue.threshold
-            or not actor.idle
-            or actor.send_hook.is_async
-        ):
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if timeout is not None:
+                pending.limit(timeout - waited, lambda: _timeout(connection, pending, timeout))
+            sends_now = not (
+                send_queue.closed
+                or (send_queue.size >= send_queue.threshold and not has_turn)
+                or not actor.idle
+                or actor.send_hook.is_async
+            )
+            if sends_now:
+                queued = len(send_queue)
+                iterable = actor.send_sync(message)
+                if len(send_queue) > queued:
+                    pending.unsent = send_queue.newest(len(send_queue) - queued)
+        finally:
+            if has_turn:
+                send_queue.end_turn()
+        if not sends_now:
             await pending.send(connection, message)
-        else:
-            iterable = actor.send_sync(message)
-            if iterable is not None:
-                await send_fragments(connection._session, iterable)  # noqa: SLF001
+        elif iterable is not None:
+            await send_fragments(connection._session, iterable)  # noqa: SLF001
         return await pending.wait()
 
 

@@ -1,0 +1,197 @@
+"""Several hubs, as in several processes, that share a broker."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.channels.helpers import ChannelsSite, serving_channels
+from tests.pubsub.redis_server import RealRedis
+from trioglock.channels import Answer, Broadcast, Channel, Channels, Push
+from trioglock.pubsub import Broker, Hub, MemoryBroker, RedisBroker
+
+
+class Room(Channel[None]):
+    """Broadcasts every push, and intercepts one event."""
+
+    intercept = ("whisper",)
+
+    def handle_in(self, event: str, payload: Any, state: None) -> Any:
+        if event == "others":
+            return (Broadcast(event, payload, to_self=False), Answer("ok")), state
+        return (Broadcast(event, payload), Answer("ok")), state
+
+    def handle_out(self, event: str, payload: Any, state: None) -> Any:
+        return Push("whispered", payload), state
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.slow)])
+def make_broker(request: pytest.FixtureRequest) -> Any:
+    """A function that returns the broker of one process."""
+    if request.param == "memory":
+        shared = MemoryBroker()
+        return lambda: shared
+    server: RealRedis = request.getfixturevalue("redis")
+    return lambda: RedisBroker(server.url)
+
+
+@asynccontextmanager
+async def two_processes(
+    make_broker: Any, **options: Any
+) -> AsyncIterator[tuple[ChannelsSite, ChannelsSite]]:
+    brokers: list[Broker] = [make_broker(), make_broker()]
+    async with (
+        serving_channels(Room, hub=Hub(broker=brokers[0]), **options) as first,
+        serving_channels(Room, hub=Hub(broker=brokers[1]), **options) as second,
+    ):
+        yield first, second
+
+
+async def test_a_broadcast_reaches_the_members_in_every_process(make_broker: Any) -> None:
+    async with (
+        two_processes(make_broker) as (here, there),
+        here.dial() as first,
+        there.dial() as second,
+        there.dial() as elsewhere,
+    ):
+        await first.join()
+        await second.join(ref="2")
+        await elsewhere.join("room:2")
+        expected = [None, None, "room:1", "shout", {"m": 1}]
+        await first.send("1", "3", "room:1", "shout", {"m": 1})
+        assert await second.receive() == expected
+        # With Redis, the broadcast returns at any time.
+        replied = ["1", "3", "room:1", "phx_reply", {"response": {}, "status": "ok"}]
+        received = [await first.receive() for _ in range(2)]
+        assert received in ([expected, replied], [replied, expected])
+        await there.channels.broadcast("room:1", "news", {"m": 2})
+        for raw in (first, second):
+            assert await raw.receive() == [None, None, "room:1", "news", {"m": 2}]
+        await here.channels.broadcast("room:1", "news", b"\x00\xff")
+        for raw in (first, second):
+            assert await raw.receive() == b"\x02\x06\x04room:1news\x00\xff"
+        await here.channels.broadcast("room:1", "whisper", {"m": 3})
+        assert await first.receive() == ["1", None, "room:1", "whispered", {"m": 3}]
+        assert await second.receive() == ["2", None, "room:1", "whispered", {"m": 3}]
+        here.channels.local_broadcast("room:1", "local", {})
+        assert (await first.receive())[3] == "local"
+        await second.alive()
+        await elsewhere.alive()
+
+
+async def test_a_broadcast_that_excludes_its_sender_reaches_all_others(make_broker: Any) -> None:
+    async with (
+        two_processes(make_broker) as (here, there),
+        here.dial() as first,
+        here.dial() as neighbour,
+        there.dial() as second,
+    ):
+        for raw in (first, neighbour, second):
+            await raw.join()
+        await first.send("1", "2", "room:1", "others", {"m": 1})
+        assert (await first.receive())[1] == "2"
+        for raw in (neighbour, second):
+            assert await raw.receive() == [None, None, "room:1", "others", {"m": 1}]
+        await first.alive()
+
+
+async def test_a_disconnect_reaches_every_process(make_broker: Any) -> None:
+    options: Any = {"connect": lambda request: request.params["u"], "id": lambda user: user}
+    url = "ws://memory.test/socket/websocket?vsn=2.0.0&u="
+    async with (
+        two_processes(make_broker, **options) as (here, there),
+        here.dial(f"{url}al") as first,
+        there.dial(f"{url}al") as second,
+        there.dial(f"{url}bo") as other,
+    ):
+        await here.channels.disconnect("al")
+        for raw in (first, second):
+            assert [frame async for frame in raw.connection] == []
+            assert raw.connection.close_code == 1001
+        await other.alive()
+
+
+async def test_broadcasts_of_one_client_arrive_in_order(make_broker: Any) -> None:
+    async with (
+        two_processes(make_broker) as (here, there),
+        here.dial() as first,
+        there.dial() as second,
+    ):
+        await first.join()
+        await second.join()
+        for number in range(100):
+            await first.send("1", str(number), "room:1", "shout", {"n": number})
+        numbers = [(await second.receive())[4]["n"] for _ in range(100)]
+        assert numbers == list(range(100))
+        received = [await first.receive() for _ in range(200)]
+        assert [one[4]["n"] for one in received if one[3] == "shout"] == numbers
+        assert [one[1] for one in received if one[3] == "phx_reply"] == list(map(str, range(100)))
+
+
+@pytest.mark.slow
+async def test_a_broadcast_of_a_client_that_disconnects_directly_afterwards_is_sent(
+    redis: RealRedis,
+) -> None:
+    async with (
+        two_processes(lambda: RedisBroker(redis.url)) as (here, there),
+        there.dial() as second,
+    ):
+        await second.join()
+        async with here.dial() as first:
+            await first.join()
+            await first.send("1", "2", "room:1", "shout", {})
+        assert (await second.receive())[3] == "shout"
+
+
+@pytest.mark.slow
+async def test_another_program_can_broadcast_through_redis(redis: RealRedis) -> None:
+    """The messages on the channel of a topic are the frames of Phoenix."""
+    frame = json.dumps([None, None, "room:1", "news", {}])
+    async with (
+        serving_channels(Room, hub=Hub(broker=RedisBroker(redis.url))) as site,
+        site.dial() as raw,
+    ):
+        await raw.join()
+        parts = ["PUBLISH", "trioglock/phoenix:topic:room:1", frame]
+        command = f"*{len(parts)}\r\n" + "".join(
+            f"${len(part.encode())}\r\n{part}\r\n" for part in parts
+        )
+        with socket.create_connection(("127.0.0.1", redis.port)) as connection:
+            connection.sendall(command.encode())
+        assert await raw.raw() == frame
+
+
+@pytest.mark.slow
+async def test_a_broadcast_that_the_broker_does_not_accept_ends_the_topic(
+    redis: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = RedisBroker(redis.url, publish_timeout=0.2)
+    async with serving_channels(Room, hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await raw.join()
+        redis.kill()
+        await raw.send("1", "2", "room:1", "shout", {})
+        assert (await raw.receive())[3] == "phx_error"
+        await raw.join("room:1", "3")
+    assert "Room.handle_in failed" in caplog.text
+
+
+async def test_a_message_to_all_subscribers_of_the_hub_is_not_a_message_of_a_topic() -> None:
+    async with serving_channels(Room) as site, site.dial() as raw:
+        await raw.join()
+        await site.channels.hub.publish("to everyone")
+        await raw.alive()
+
+
+async def test_two_servers_with_one_hub_share_their_topics() -> None:
+    """As in Phoenix, where topics belong to the endpoint."""
+    hub = Hub()
+    async with serving_channels(Room, hub=hub) as first, first.dial() as raw:
+        await raw.join()
+        second = Channels({"room:*": Room}, hub=hub)
+        await second.broadcast("room:1", "news", {})
+        assert (await raw.receive())[3] == "news"
