@@ -55,7 +55,8 @@ MAX_HEADER_SIZE = 2**15
 class Deflate:
     """The settings of permessage-deflate (RFC 7692): ``compression=Deflate(level=1)``.
 
-    They apply to the messages that this side sends, except those that begin with ``peer_``.
+    Settings whose names begin with ``peer_`` apply to the messages that the peer sends, all others
+    to the messages that this side sends.
     The parameters of section 7.1 have names that begin with ``client_`` or ``server_``; each side
     uses those of its own role.
 
@@ -92,7 +93,9 @@ class Deflate:
     peer_no_context_takeover: bool = False
 
     def __post_init__(self) -> None:
-        _check_range("level", self.level, 1, 9, "; use compression=None to send uncompressed")
+        _check_range(
+            "level", self.level, 1, 9, "; use compression=None to send messages uncompressed"
+        )
         _check_range("memory_level", self.memory_level, 1, 9)
         for name in ("window_bits", "peer_window_bits"):
             if (bits := getattr(self, name)) is not None:
