@@ -57,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = to_markdown(results, effort)
     (options.out / "performance.md").write_text(report, encoding="utf-8")
     (options.out / "performance.json").write_text(to_json(results, effort), encoding="utf-8")
-    charts = draw(results, options.out)
+    published = results.without(BASELINE)
+    charts = draw(published, options.out)
     print(f"written to {options.out}")
     if options.write_docs:
-        insert_report(PAGE, report)
+        insert_report(PAGE, to_markdown(published, effort))
         if charts:
             shutil.copy(charts[0], PAGE.with_suffix(".svg"))
     for contender, error in results.missing.items():

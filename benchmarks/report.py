@@ -54,6 +54,8 @@ def _lines(results: Results, effort: Effort) -> Iterator[str]:
     yield from _compared_with_baseline(results)
     yield from ("", "### Acceptance", "", "| goal | limit | measured | met |", "|---|---|---|---|")
     for verdict in verdicts(results):
+        if verdict.kept == "-":
+            continue
         yield f"| {verdict.what} | {verdict.limit} | {verdict.measured} | {verdict.kept} |"
 
 

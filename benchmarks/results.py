@@ -97,6 +97,17 @@ class Results:
         """Return the column with this name, or None."""
         return next((c for c in self.columns if (c.group, c.name) == (group, name)), None)
 
+    def without(self, prefix: str) -> Results:
+        """Return the results without the entries whose label begins with ``prefix``."""
+        results = Results()
+        results.missing, results.failures = self.missing, self.failures
+        for column in self.columns:
+            kept = results.column(column.group, column.name, column.unit)
+            for label in column.rounds:
+                if not label.startswith(prefix):
+                    kept.rounds[label], kept.cpu[label] = column.rounds[label], column.cpu[label]
+        return results
+
     def groups(self) -> dict[str, list[Column]]:
         """Return the columns by the title of their table."""
         groups: dict[str, list[Column]] = {}

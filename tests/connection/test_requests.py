@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -28,12 +29,14 @@ from trioglock import (
     InvalidOption,
     LocalClose,
     MemoryTransport,
+    Rate,
     RemoteClose,
     RequestFailed,
     RequestFormat,
     RequestLost,
     RequestTimeout,
     Socket,
+    Subscriptions,
     UsageError,
     connect,
     serve,
@@ -218,7 +221,7 @@ def test_the_key_of_an_id_survives_json(ref: Any) -> None:
 @pytest.mark.parametrize(
     ("ids", "error"),
     [
-        ([1], "no other id"),
+        ([1], "no more ids"),
         ([1, None], "must be hashable and not None, not None"),
         ([1, {}], "must be hashable and not None"),
         ([1, 1], "the id 1 belongs to a request that is waiting: {'first': 1}"),
@@ -330,7 +333,7 @@ async def test_a_timeout_while_nothing_is_read(autojump_clock: MockClock) -> Non
         await peer.send(1, 2, 3)
         await trio.sleep(1)
         await peer.send({"id": 1})
-        with pytest.raises(RequestTimeout, match="3 messages are waiting to be received"):
+        with pytest.raises(RequestTimeout, match=r"the receive queue is full \(3 waiting\)"):
             await conn.request({}, timeout=5)
 
 
@@ -470,7 +473,9 @@ async def test_reconnecting(autojump_clock: MockClock) -> None:
             await peer.link.aclose()
         # During the outage a request waits for the next link. If it times out, it is not sent.
         transport.refuse_next(OSError("down"))
-        with pytest.raises(RequestTimeout, match=r"0\.5 seconds; it was not sent, because the"):
+        with pytest.raises(
+            RequestTimeout, match=r"0\.5 seconds; the request was not sent, because the"
+        ):
             await conn.request({"n": 2}, timeout=0.5)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_for, conn, 3)
@@ -482,6 +487,83 @@ async def test_reconnecting(autojump_clock: MockClock) -> None:
         conn.abort()
 
 
+async def test_a_lost_request_is_not_sent_over_the_next_link(autojump_clock: MockClock) -> None:
+    """A request that was still in the send queue is removed from it; other messages stay."""
+    transport = MemoryTransport(capacity=1)
+    async with pair(transport, reconnect=NO_DELAY) as conn:
+        peer = await Peer.accept(transport)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def ask() -> None:
+                with pytest.raises(RequestLost):
+                    await conn.request({"n": 1})
+
+            for number in range(3):
+                await conn.send({"message": number})
+            await trio.testing.wait_all_tasks_blocked()
+            for number in range(2):
+
+                @nursery.start_soon
+                async def ask_more(number: int = number) -> None:
+                    with pytest.raises(RequestLost):
+                        await conn.request({"more": number})
+
+            await trio.testing.wait_all_tasks_blocked()
+            await conn.send({"message": 3})
+            await peer.link.aclose()
+        peer = await Peer.accept(transport)
+        assert await peer.receive() == {"message": 3}
+        with trio.move_on_after(1) as scope:
+            await peer.receive()
+        assert scope.cancelled_caught
+        conn.abort()
+
+
+async def test_ids_are_sent_in_their_order(autojump_clock: MockClock) -> None:
+    """Also with those of other messages, while requests wait for ``send_rate``."""
+    ids = itertools.count(1)
+
+    class Feed(Subscriptions[str, Any]):
+        def subscribe(self, keys: Sequence[str]) -> list[Any]:
+            return [{"id": next(ids), "keys": list(keys)}]
+
+        def unsubscribe(self, keys: Sequence[str]) -> list[Any]:
+            return []
+
+        def key_of(self, message: Any) -> None:
+            return None
+
+    transport = MemoryTransport()
+    options: dict[str, Any] = {
+        "send_rate": Rate(2, margin=0),
+        "subscriptions": Feed(),
+        "requests": RequestFormat(ids=ids),
+    }
+    async with pair(transport, **options) as conn, trio.open_nursery() as nursery:
+        peer = await Peer.accept(transport)
+
+        async def subscribe(key: str) -> None:
+            async with conn.subscribe(key):
+                await trio.sleep_forever()
+
+        async def ask() -> None:
+            await conn.request({})
+
+        for number in range(10):
+            nursery.start_soon(ask)
+            nursery.start_soon(subscribe, str(number))
+            await trio.sleep(0.1)
+        received = [await peer.receive() for _ in range(12)]
+        assert [message["id"] for message in received] == list(range(1, 13))
+        with pytest.raises(
+            RequestTimeout, match="the request was not sent, because send_rate was used up"
+        ):
+            await conn.request({}, timeout=0.1)
+        conn.abort()
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "end", [lambda conn: conn.abort(), lambda conn: conn._session.close(Close())]
 )
@@ -489,7 +571,7 @@ async def test_the_end_during_an_outage(
     end: Callable[[Connection[None, Any]], None], autojump_clock: MockClock
 ) -> None:
     transport = MemoryTransport()
-    async with pair(transport, reconnect=Backoff(initial=1000)) as conn:
+    async with pair(transport, reconnect=Backoff(initial=1000, jitter="none")) as conn:
         await (await Peer.accept(transport)).link.aclose()
         await trio.sleep(1)
         async with trio.open_nursery() as nursery:

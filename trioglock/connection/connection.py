@@ -84,14 +84,14 @@ class Connection(Generic[StateT, MessageT_co]):
     async def send(self, message: Any) -> None:
         """Send a message through ``handle_send``.
 
-        Waits while the send queue is full, and with ``send_rate`` for its turn.
+        Waits while the send queue is full, or until ``send_rate`` allows the message.
 
         Either the whole message is queued, or the call raises and nothing is queued.
 
         An async iterable is sent as one message, with a frame for each item (RFC 6455, section
         5.4): text if it yields ``str``, binary if it yields bytes-like objects or nothing. The call
         returns when the last frame has been passed to the operating system. Meanwhile other
-        messages wait, and control frames are sent. If the iterable raises or the call is cancelled
+        messages wait, but control frames are sent. If the iterable raises or the call is cancelled
         after the first item, the message cannot be completed, so the link closes with 1011.
 
         Args:
@@ -198,8 +198,9 @@ class Connection(Generic[StateT, MessageT_co]):
         The connection needs a codec. By default, the id is a number in ``message["id"]``, and a
         reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
         passed to ``handle_receive``. A reply that arrives after the timeout is received like any
-        other message. During an outage, or until the server accepts subscriptions, the request
-        waits, and it gets its id only then.
+        other message. During an outage, until the server accepts subscriptions, and while the send
+        queue is full or ``send_rate`` is used up, the request waits. It gets its id only after
+        that, so requests are sent in the order of their ids, unless ``handle_send`` is async.
 
         Args:
             message: the message without its id. It passes through ``handle_send`` with the id.
@@ -211,8 +212,8 @@ class Connection(Generic[StateT, MessageT_co]):
         Raises:
             RequestFailed: the reply is an error.
             RequestTimeout: no reply arrived in time; the peer may have executed the request.
-            RequestLost: the link ended first. The peer may have executed the request, and a message
-                that was still in the send queue is sent over the next link.
+            RequestLost: the link ended first. The peer may have executed the request, unless it was
+                still in the send queue, from which it is removed.
             ConnectionClosed: the connection is closing or closed.
             UsageError: the connection has no codec, the id cannot be used, or the call is made
                 inside a hook of this connection.
@@ -227,43 +228,67 @@ class Connection(Generic[StateT, MessageT_co]):
         check_seconds("timeout", timeout)
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook("request")
-        waited = await self._wait_link(message, timeout) if self._send_queue.holds_data else 0.0
-        pending, message = requests.open_next(message, has_link=has_link(self))
-        reply: MessageT_co = await request(self, pending, message, timeout, waited=waited)
+        waited, has_turn = 0.0, False
+        send_queue = self._send_queue
+        if send_queue.holds_data or send_queue.size >= send_queue.threshold:
+            waited, has_turn = await self._wait_to_send(message, timeout)
+        try:
+            pending, message = requests.open_next(message, has_link=has_link(self))
+        except BaseException:
+            if has_turn:
+                send_queue.end_turn()
+            raise
+        reply: MessageT_co = await request(
+            self, pending, message, timeout, waited=waited, has_turn=has_turn
+        )
         return reply
 
-    async def _wait_link(self, message: Any, timeout: float | None) -> float:
-        """Wait for a link that accepts data, so that ids have the order of the messages.
+    async def _wait_to_send(self, message: Any, timeout: float | None) -> tuple[float, bool]:
+        """Wait until a message can be queued immediately, so that ids are in message order.
 
         Returns:
-            The seconds that it took.
+            The seconds spent waiting, and whether the caller holds a sender's turn, in which case
+            it must call :meth:`SendQueue.end_turn`.
 
         Raises:
-            RequestTimeout: there was none in time.
+            RequestTimeout: the message could not be queued in time.
         """
         began = trio.current_time()
+        send_queue = self._send_queue
         with PeerTimeout(timeout):
-            await self._send_queue.wait_release()
-            return trio.current_time() - began
+            has_turn = False
+            while not send_queue.closed:
+                if send_queue.holds_data:
+                    if has_turn:
+                        send_queue.end_turn()
+                        has_turn = False
+                    await send_queue.wait_release()
+                elif has_turn or send_queue.size < send_queue.threshold:
+                    break
+                else:
+                    await self._wait_turn()
+                    has_turn = True
+            return trio.current_time() - began, has_turn
         assert timeout is not None
-        raise RequestTimeout(
-            message, timeout, "it was not sent, because the connection was not open or not ready"
-        )
+        cause = "the connection was not open or not ready"
+        if not send_queue.holds_data:
+            cause = "send_rate was used up" if send_queue.is_paced else "the send queue was full"
+        raise RequestTimeout(message, timeout, f"the request was not sent, because {cause}")
 
     @property
     def _pause(self) -> str:
         """Why no messages are being read at the moment, for error messages; "" if they are."""
         if self._receive_queue.reader_waiting:
-            count = len(self._receive_queue.items)
             return (
-                f"the reply may not have been read, because {count} messages are waiting to be "
-                "received: receive them in another task, or increase max_queue"
+                "the reply may not have been read, because the receive queue is full "
+                f"({len(self._receive_queue.items)} waiting): receive its messages in another "
+                "task, or increase max_queue"
             )
         subscriptions = self._session.subscriptions
         if subscriptions is not None and subscriptions.full_queue is not None:
             return "the reply may not have been read, because a subscription's updates are waiting"
         if self._actor.backlog:
-            return f"{self._actor.backlog} messages are waiting for a hook"
+            return f"messages waiting for a hook: {self._actor.backlog}"
         return ""
 
     async def send_frame(self, frame: Frame) -> None:
@@ -407,7 +432,8 @@ class Connection(Generic[StateT, MessageT_co]):
 
         Raises:
             UsageError: ``fragments=True`` was not passed to ``connect()`` or ``serve()``, or the
-                call is inside a hook of this connection. :class:`Fragments` raises the others.
+                call is made inside a hook of this connection. For other exceptions, see
+                :class:`Fragments`.
         """
         self._mailbox.reject_inside_hook("receive_fragments")
         queue = self._receive_queue
@@ -465,7 +491,7 @@ class Connection(Generic[StateT, MessageT_co]):
         to the same key share its subscription, which is renewed after each reconnect.
 
         Args:
-            keys: the keys; a message that subscribes can contain several of them.
+            keys: the keys; one message to the server can subscribe to several of them.
             max_queue: number of updates that may wait to be received; None for no limit.
             overflow: what happens at ``max_queue``: ``"drop_oldest"`` and ``"drop_newest"`` put a
                 :class:`Gap` in place of the dropped updates; ``"close"`` ends the loop with

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -54,6 +54,7 @@ class PendingRequest:
         "has_link",
         "is_resolved",
         "parts",
+        "unsent",
     )
 
     def __init__(self, requests: Requests, key: Hashable, event: Any, *, has_link: bool) -> None:
@@ -65,6 +66,8 @@ class PendingRequest:
         """Whether the request has ended."""
         self.parts: list[Any] | None = None
         """The replies collected so far, for a request with several replies."""
+        self.unsent: Sequence[Any] = ()
+        """The frames that had to be queued, which may have been sent since."""
         self._requests = requests
         self._key = key
         self._sending: trio.CancelScope | None = None
@@ -97,12 +100,12 @@ class PendingRequest:
             seconds: the time. Pauses of the program do not count.
             on_timeout: returns the exception to raise.
         """
-        # Without a cancel scope, which would take longer than all the rest.
+        # A cancel scope would take longer than the rest of the request.
         self._on_timeout = on_timeout
         self._requests.timer.add(self, seconds)
 
     def time_out(self) -> None:
-        """End the request because its time is over."""
+        """End the request because its deadline has passed."""
         if self._on_timeout is not None and not self.is_resolved:
             self._requests.end(self, None, self._on_timeout())
 
@@ -167,7 +170,7 @@ class PendingRequest:
 
 
 class RequestTimer:
-    """Ends requests whose time is over, with one scheduled check for all of a connection.
+    """Ends requests whose deadline has passed, with one scheduled check for each connection.
 
     Most replies arrive early, so a request only records its deadline.
 
@@ -179,7 +182,7 @@ class RequestTimer:
 
     def __init__(self, pending: Mapping[Hashable, PendingRequest]) -> None:
         self.is_suspect: bool = False
-        """Whether a deadline has passed, and the next check ends the request."""
+        """Whether a deadline has passed, so that the next check ends the request."""
         self._pending = pending
         self._entry: Entry | None = None
         self._due = math.inf
@@ -189,7 +192,7 @@ class RequestTimer:
         """End ``request`` after a time."""
         now = trio.current_time()
         request.deadline = now + seconds
-        # A pause of the program is noticed if a check should have run meanwhile.
+        # A pause of the program is detected if a check was due during it.
         step = seconds / CHECKS
         if now + step < self._due:
             self.stop()
@@ -277,13 +280,13 @@ class Requests:
             The request, and the message with its id.
 
         Raises:
-            UsageError: there is no other id, or the id cannot be added to the message.
+            UsageError: there are no more ids, or the id cannot be added to the message.
         """
         try:
             ref = next(self._ids)
         except StopIteration:
             raise UsageError(
-                "RequestFormat.ids has no other id: use an endless iterator, such as "
+                "RequestFormat.ids has no more ids: use an infinite iterator, such as "
                 "itertools.count(1)"
             ) from None
         sent = self._form.add_id(message, ref)
@@ -342,18 +345,25 @@ class Requests:
         for request in self.pending.values():
             request.has_link = True
 
-    def fail(self, reason: Disconnect, *, final: bool = False) -> None:
+    def fail(self, reason: Disconnect, *, final: bool = False) -> list[Any]:
         """Raise RequestLost in the requests whose link has ended.
 
         Args:
             reason: why the link ended.
             final: whether this was the last link. If so, all requests fail.
+
+        Returns:
+            Their frames that may still be in the send queue. On another link nobody waits for the
+            replies, and the peer may require that ids grow.
         """
+        unsent: list[Any] = []
         for request in list(self.pending.values()):
             if final or request.has_link:
+                unsent += request.unsent
                 self.end(request, None, RequestLost(request.event, reason))
         if final:
             self.timer.stop()
+        return unsent
 
 
 _FORM = RequestFormat()
@@ -366,6 +376,7 @@ async def request(
     timeout: float | None,
     *,
     waited: float = 0.0,
+    has_turn: bool = False,
 ) -> Any:
     """Send the message of a pending request and wait for the reply.
 
@@ -374,28 +385,37 @@ async def request(
         pending: the request.
         message: the message with its id, not yet encoded.
         timeout: seconds in total; None for no limit.
-        waited: the part of them that has passed.
+        waited: the seconds that have already passed.
+        has_turn: whether the caller has waited for its turn to use the send queue.
 
     Raises:
         RequestTimeout: no reply arrived in time.
         Exception: as for :meth:`PendingRequest.send` and :meth:`PendingRequest.wait`.
     """
+    actor, send_queue = connection._actor, connection._send_queue  # noqa: SLF001 - one package
     with pending:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if timeout is not None:
-            pending.limit(timeout - waited, lambda: _timeout(connection, pending, timeout))
-        actor, send_queue = connection._actor, connection._send_queue  # noqa: SLF001 - one package
-        if (
-            send_queue.closed
-            or send_queue.size >= send_queue.threshold
-            or not actor.idle
-            or actor.send_hook.is_async
-        ):
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if timeout is not None:
+                pending.limit(timeout - waited, lambda: _timeout(connection, pending, timeout))
+            sends_now = not (
+                send_queue.closed
+                or (send_queue.size >= send_queue.threshold and not has_turn)
+                or not actor.idle
+                or actor.send_hook.is_async
+            )
+            if sends_now:
+                queued = len(send_queue)
+                iterable = actor.send_sync(message)
+                if len(send_queue) > queued:
+                    pending.unsent = send_queue.newest(len(send_queue) - queued)
+        finally:
+            if has_turn:
+                send_queue.end_turn()
+        if not sends_now:
             await pending.send(connection, message)
-        else:
-            iterable = actor.send_sync(message)
-            if iterable is not None:
-                await send_fragments(connection._session, iterable)  # noqa: SLF001
+        elif iterable is not None:
+            await send_fragments(connection._session, iterable)  # noqa: SLF001
         return await pending.wait()
 
 
@@ -405,14 +425,14 @@ def _timeout(
     return RequestTimeout(pending.event, timeout, connection._pause)  # noqa: SLF001 - one package
 
 
-# The types of nearly all ids, which are their own keys.
+# Ids of these types, which are nearly all ids, are their own keys.
 _PLAIN = frozenset({str, int})
 
 
 def key_of(ref: object) -> Hashable | None:
-    """Return the key of an id: equal for an id and what JSON makes of it, else different.
+    """Return the key of an id, or None if no reply can have this id.
 
-    None if no reply can have this id.
+    An id and its JSON representation have equal keys; other ids have different keys.
     """
     match ref:
         case bool():

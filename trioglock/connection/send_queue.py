@@ -232,8 +232,14 @@ class SendQueue:
         """Return the ``id()`` of each data frame that is queued and not being written."""
         return set(map(id, self._data))
 
+    def newest(self, count: int) -> list[QueuedMessage]:
+        """Return the data frames that were queued last, for :meth:`remove`."""
+        return self._data[-count:]
+
     def remove(self, frames: Sequence[QueuedMessage]) -> None:
         """Remove data frames, these very objects, as if they had not been queued."""
+        if not frames:
+            return
         removed = set(map(id, frames))
         position = self._queued - len(self._data)
         kept: list[QueuedMessage] = []

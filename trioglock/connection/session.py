@@ -435,7 +435,7 @@ class Session(Generic[StateT]):
         reason = self._end_reason()
         self._record_end(reason)
         if self.requests is not None:
-            self.requests.fail(reason)
+            self.send_queue.remove(self.requests.fail(reason))
         self.receive_queue.end_link(final=self.status is Status.CLOSED)
         self.writer.detach()
         self._lasted = trio.current_time() - tasks.began

@@ -342,7 +342,10 @@ class EventSocket(Socket[StateT, DecodedT_co]):
         self.requests.add_link()
 
     def _link_ended(self, reason: Disconnect) -> None:
-        self.requests.fail(reason)
+        unsent = self.requests.fail(reason)
+        connection = self._connection
+        if connection is not None:
+            connection._send_queue.remove(unsent)  # noqa: SLF001 - part of the same package
 
     def _connection_ended(self, reason: Disconnect) -> None:
         self.requests.fail(reason, final=True)

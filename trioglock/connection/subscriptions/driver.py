@@ -1,4 +1,4 @@
-"""The driver of the state machine of subscriptions: connects it with links, queues and a timer."""
+"""The driver of the subscription state machine: connects it to links, queues and a timer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["SubscriptionDriver", "check_subscriptions"]
 
 
 class SubscriptionDriver:
-    """Connects a :class:`SubscriptionMachine` with the links of a connection.
+    """Connects a :class:`SubscriptionMachine` to the links of a connection.
 
     Args:
         subscriptions: the user's object.
@@ -114,7 +114,7 @@ class SubscriptionDriver:
             self._fail(error)
 
     def connected(self) -> bool:
-        """Continue after ``handle_connect``; return whether the data of the program may be sent."""
+        """Continue after ``handle_connect``; return whether the program's data may be sent."""
         self._has_connected = True
         self._machine.open_link(trio.current_time())
         if self._is_ready:
@@ -133,7 +133,7 @@ class SubscriptionDriver:
         self.remove_requests()
 
     def remove_requests(self) -> None:
-        """Remove the requests of this link that have not been written from the send queue."""
+        """Remove from the send queue the requests of this link that have not been written."""
         self._send_queue.remove([frame for frame, _ in self._frames])
         self._frames.clear()
 
@@ -259,7 +259,7 @@ class SubscriptionDriver:
     def _unhashable(self, name: str, key: object) -> BadHookResult:
         return BadHookResult(
             f"{type(self._subscriptions).__name__}.{name} returned {shorten(key)}, but keys must "
-            "be hashable; JSON gives lists, use tuple(...)"
+            "be hashable; JSON decodes to lists, so use tuple(...)"
         )
 
     # Requests.
@@ -276,7 +276,7 @@ class SubscriptionDriver:
         try:
             while self._machine.has_requests:
                 for subscribe, keys in self._machine.take_requests(trio.current_time()):
-                    # Each frame is an object of its own, by which close_link() finds it.
+                    # Each frame is a separate object, so close_link() can find it by identity.
                     frames += [
                         (PreparedMessage(self._encode(message)), keys)
                         for message in self._messages(keys, subscribe=subscribe)
@@ -330,9 +330,9 @@ class SubscriptionDriver:
 
     @property
     def full_queue(self) -> UpdateQueue | None:
-        """The queue of a consumer that stops the reader."""
+        """The queue of a consumer that stops the reader, or None."""
         for queue in self._blocking:
-            # While a consumer is waiting for a confirmation, the reader must find it.
+            # While a consumer is waiting for a confirmation, the reader must continue to read it.
             if queue.full and not queue.inactive:
                 return queue
         return None
@@ -352,7 +352,7 @@ class SubscriptionDriver:
     def check(self, now: float, due: float) -> float:  # noqa: ARG002 - called by the timer
         """Handle missing confirmations, after the reader has had some time to read them."""
         if self._send_queue.closed:
-            # The end of the connection is the reason that subscribe() raises.
+            # subscribe() raises ConnectionClosed instead.
             self._stop_timer()
             return math.inf
         deadline = self._machine.next_deadline
@@ -376,7 +376,7 @@ def check_subscriptions(subscriptions: object) -> None:
     if subscriptions is None:
         return
     if not isinstance(subscriptions, Subscriptions):
-        hint = "an instance of" if isinstance(subscriptions, type) else "a subclass of"
+        hint = "an instance of" + ("" if isinstance(subscriptions, type) else " a subclass of")
         raise InvalidOption(
             f"subscriptions must be {hint} trioglock.Subscriptions, "
             f"not {describe_value(subscriptions)}"

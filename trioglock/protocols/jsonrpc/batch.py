@@ -38,7 +38,7 @@ class BatchResult:
 
         Raises:
             RPCError: the response is an error.
-            UsageError: the batch has not been sent, or not been answered.
+            UsageError: the batch has not been sent or answered.
         """
         if not self._is_done:
             raise UsageError(f"the request {self.method!r} has no response yet: await batch.send()")
@@ -76,7 +76,7 @@ class Batch:
         """Add a request; see :meth:`Peer.request`.
 
         Returns:
-            The place of its result.
+            An object that provides the result after :meth:`send`.
 
         Raises:
             InvalidOption: an argument is invalid.
@@ -102,7 +102,7 @@ class Batch:
             timeout: seconds to wait in total; None for no limit.
 
         Raises:
-            RequestTimeout: a response did not arrive in time. Results that did are available.
+            RequestTimeout: a response did not arrive in time. The other results are available.
             RequestLost: the network connection ended before all responses had arrived.
             UsageError: the batch is empty or has been sent before.
             ConnectionClosed, EncodeError, UsageError, InvalidOption: see :meth:`Peer.request`.
