@@ -416,6 +416,8 @@ async def test_misuse_is_refused(autojump_clock: MockClock) -> None:
         site.presence.list("room:1")
     with pytest.raises(UsageError, match="belongs to no client"):
         await Presence(Channels({"a": Channel}, hub=Hub())).untrack(Channel(), "al")
+    with pytest.raises(UsageError, match="already has a Presence"):
+        Presence(site.channels)
     with pytest.raises(InvalidOption, match="channels must be"):
         Presence(Hub())  # type: ignore[arg-type]
     with pytest.raises(InvalidOption, match="name must be"):

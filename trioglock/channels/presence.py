@@ -72,21 +72,25 @@ class Presence:
     seconds, its entries are removed. They are removed immediately when its hub closes.
 
     Args:
-        channels: the server, which can have one Presence.
+        channels: the server.
         name: a name of this process that stays the same when it is restarted, and that no other
             process has. Then the entries from before a crash are removed as soon as the process is
             back. By default a random one.
 
     Raises:
         InvalidOption: an argument has the wrong type.
+        UsageError: the server already has a Presence.
     """
 
     def __init__(self, channels: Channels, *, name: str | None = None) -> None:
         if not isinstance(channels, Channels):
             raise InvalidOption(f"channels must be a Channels, not {describe_value(channels)}")
+        if channels._has_presence:  # noqa: SLF001 - the same package
+            raise UsageError(f"{channels!r} already has a Presence: its diffs would be sent twice")
         if not (name is None or (isinstance(name, str) and name)):
             raise InvalidOption(f"name must be a str that is not empty, not {name!r}")
-        self._index = channels._index  # noqa: SLF001 - the same package
+        channels._has_presence = True  # noqa: SLF001
+        self._index = channels._index  # noqa: SLF001
         self._hub = channels.hub
         self._name = name
         self._replica: PresenceReplica | None = None
