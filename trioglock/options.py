@@ -205,10 +205,10 @@ class MessageHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A limit for the messages that a client sends: a strict sliding window.
+    """A limit on the messages that a client sends: a strict sliding window.
 
     No more than ``messages`` of them arrive at the server in any ``per`` seconds. Their delay in
-    the network varies, so the limit is kept with a margin.
+    the network varies, so the limit is enforced with a margin.
 
     Args:
         messages: the number of messages.
@@ -262,7 +262,7 @@ class StallTimeout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFormat:
-    """Where the messages of ``conn.request()`` have their ids, and which replies are errors.
+    """Where the messages of ``conn.request()`` carry their ids, and which replies are errors.
 
     The defaults fit JSON-RPC, the Chrome DevTools protocol, Home Assistant and others::
 
@@ -270,18 +270,18 @@ class RequestFormat:
         {"id": 1, "result": 5}                          its reply
         {"id": 1, "error": {"code": -32601}}            a reply that raises RequestFailed
 
-    A name below is the key of a dict, or the attribute of any other object.
+    A key below is the key of a dict, or the name of an attribute of any other object.
 
     Args:
         ids: the ids, each of which must be hashable and may be used by one pending request only.
             A list or another iterable starts over in each connection; an iterator is shared. By
             default ``itertools.count(1)``, for each connection.
-        id: the name of the id in a request; or a function that is given the message and the id and
+        id: the key of the id in a request; or a function that is given the message and the id and
             returns the message to send.
-        ref: the name of the id in a reply; or a function that returns the id, given any received
+        ref: the key of the id in a reply; or a function that returns the id, given any received
             message. A message is not a reply if it has no such key, or if the function returns
             None or raises LookupError, TypeError, AttributeError or ValueError.
-        error: the name of the error in a reply; or a function that returns it, given the reply. A
+        error: the key of the error in a reply; or a function that returns it, given the reply. A
             reply is an error unless this is absent, None or False.
 
     Raises:

@@ -62,7 +62,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         self._received_eof = False
         self._sent_eof = False
         self._closed = False
-        self._problem = ""  # why the stream is broken, if not by the end of the connection
+        self._problem = ""  # why the stream is broken, unless the connection has ended
 
     # Receiving.
 

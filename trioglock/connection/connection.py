@@ -361,7 +361,7 @@ class Connection(Generic[StateT, MessageT_co]):
     def discard_unsent(self) -> tuple[Data, ...]:
         """Remove all queued messages that are not being written. Allowed in hooks.
 
-        Call it in ``handle_disconnect`` if messages must not be sent late, such as orders after an
+        Call it in ``handle_disconnect`` if messages, such as orders, must not be sent late after an
         outage. A ``flush()`` that is waiting for them raises ConnectionClosed.
 
         The messages of subscriptions stay in the queue.
