@@ -240,6 +240,16 @@ async def test_a_policy_that_raises_at_a_violation_closes_once() -> None:
 
 ALL_PLAIN = frozenset(HOOKS)
 
+
+def test_a_reply_before_handle_connect_waits_behind_data() -> None:
+    """It does not belong to the link that is being opened. trio runs the tasks in random order."""
+    backoff = (("initial", 1), ("jitter", "none"))
+    steps = (Step("peer_ends"), Step("settle"), Step("cast", "reply"), Step("send", ("one", 0)))
+    scenario = Scenario(Setup(hooks=ALL_PLAIN, backoff=backoff), (*steps, Step("reconnect")))
+    for _ in range(30):
+        run(scenario)
+
+
 FOUND = {
     "a call in the tick in which the nursery closes": Scenario(
         Setup(hooks=ALL_PLAIN, decisions=("again",), attempts=("ok", "hang")),

@@ -95,7 +95,10 @@ def _running_hooks() -> dict[int, FrameType]:
     found = {}
     for thread, frame in sys._current_frames().items():  # noqa: SLF001 - documented
         if thread in _threads:
-            hook = _find_hook(frame)
+            hook = None
+            # A frame that another thread is entering may be incomplete (seen on CPython 3.11).
+            with suppress(AttributeError, TypeError):
+                hook = _find_hook(frame)
             if hook is not None:
                 found[thread] = hook
     # The last one may be the frame of this call: a reference cycle.

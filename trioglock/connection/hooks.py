@@ -200,7 +200,7 @@ class HookResults:
 
     def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
         self.replied = True
-        first = first or self._send_queue.data_held
+        first = first or self._send_queue.awaits_login
         if len(reply.frames) == 1 and reply.deliver is NOTHING:
             frame = reply.frames[0]
             kind = frame.__class__

@@ -84,6 +84,7 @@ class SendQueue:
         "_urgent",
         "_urgent_batch",
         "_writing",
+        "awaits_login",
         "batches",
         "close_taken",
         "closed",
@@ -123,6 +124,8 @@ class SendQueue:
         """When the frames tracked by :meth:`track_urgent` were written (trio's clock), or None."""
         self.data_held: bool = False
         """Whether data waits for ``handle_connect``, or until the peer accepts subscriptions."""
+        self.awaits_login: bool = False
+        """Whether only replies may be sent, until the peer accepts subscriptions."""
         self.link_lost: bool = False
         """Whether the link is broken or has ended."""
         self.close_taken: bool = False
@@ -486,7 +489,7 @@ class SendQueue:
 
     def release(self) -> None:
         """Stop holding data: the current link accepts it."""
-        self.data_held = False
+        self.data_held = self.awaits_login = False
         self._release_waiters.unpark_all()
 
     async def wait_release(self) -> None:
@@ -518,6 +521,7 @@ class SendQueue:
     def start_link(self) -> None:
         """Start a link. Control frames and replies for the previous link are dropped."""
         self.data_held = True
+        self.awaits_login = False
         self.link_lost = self.closing = self.close_taken = False
         self.in_doubt = ()
         self._pongs = ()

@@ -485,10 +485,11 @@ class Session(Generic[StateT]):
 
         Subscriptions are replayed first; if they wait for a login, so does the data.
         """
-        if self._is_current(info) and (
-            self.subscriptions is None or self.subscriptions.connected()
-        ):
-            self.writer.release()
+        if self._is_current(info):
+            if self.subscriptions is None or self.subscriptions.connected():
+                self.writer.release()
+            else:
+                self.send_queue.awaits_login = True
         self.opened.set()
         if self._registry is not None:
             self._registry.opened(self)
