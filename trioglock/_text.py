@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["as_text", "is_unicode"]
+__all__ = ["as_text", "count", "is_unicode", "seconds_text"]
 
 
 def as_text(value: str) -> str:
@@ -21,3 +21,13 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number and a noun, such as ``"1 message"`` or ``"2 messages"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration, such as ``"1 second"`` or ``"0.5 seconds"``."""
+    return "1 second" if seconds == 1 else f"{seconds:g} seconds"

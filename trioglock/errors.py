@@ -44,6 +44,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._redact import redact_line, safe_repr, shorten
+from ._text import count, seconds_text
 from .disconnect import Disconnect
 from .frames import Close
 from .headers import Headers
@@ -82,10 +83,6 @@ __all__ = [
     "TrioglockError",
     "UsageError",
 ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class TrioglockError(Exception):
@@ -182,7 +179,7 @@ class RequestTimeout(TrioglockError, TimeoutError):
         self.pause = pause
 
     def __str__(self) -> str:
-        text = f"no answer to {shorten(self.request)} within {self.timeout} seconds"
+        text = f"no answer to {shorten(self.request)} within {seconds_text(self.timeout)}"
         return redact_line(f"{text}; {self.pause}" if self.pause else text)
 
 
@@ -251,7 +248,7 @@ class SubscriptionTimeout(TrioglockError, TimeoutError):
             if self.is_ready
             else f"is_ready() did not return True for the subscription to {self.key!r}"
         )
-        return redact_line(f"{problem} within {self.seconds:g} seconds")
+        return redact_line(f"{problem} within {seconds_text(self.seconds)}")
 
 
 class MessageInterrupted(TrioglockError):
@@ -305,9 +302,8 @@ class RestartLimit(TrioglockError):
 
     def __str__(self) -> str:
         last = f"; the last one was {safe_repr(self.causes[-1])}" if self.causes else ""
-        failures = _count(len(self.causes), "failure")
-        period = "1 second" if self.within == 1 else f"{self.within} seconds"
-        return redact_line(f"{failures} within {period}{last}")
+        failures = count(len(self.causes), "failure")
+        return redact_line(f"{failures} within {seconds_text(self.within)}{last}")
 
 
 class ServiceReturned(TrioglockError):
@@ -419,7 +415,7 @@ class ReconnectFailed(ConnectError):
 
     def __str__(self) -> str:
         last = f"; {self.attempts[-1]}" if self.attempts else ""
-        return redact_line(f"gave up after {_count(len(self.attempts), 'attempt')}{last}")
+        return redact_line(f"gave up after {count(len(self.attempts), 'attempt')}{last}")
 
 
 class ConnectionClosed(TrioglockError):
@@ -473,7 +469,7 @@ class ConnectionClosed(TrioglockError):
         if not self.unsent:
             return text
         verb = "was" if len(self.unsent) == 1 else "were"
-        return f"{text}; {_count(len(self.unsent), 'message')} {verb} not sent"
+        return f"{text}; {count(len(self.unsent), 'message')} {verb} not sent"
 
 
 class ConnectionClosedOK(ConnectionClosed):

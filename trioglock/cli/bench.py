@@ -27,6 +27,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from .._redact import printable, redact_url, shorten
+from .._text import seconds_text
 from ..client import connect
 from ..connection import Connection
 from ..disconnect import Disconnect
@@ -419,7 +420,7 @@ class EchoClient(Socket[None]):
         """Fail if the oldest message in flight is older than the timeout."""
         limit = time.perf_counter_ns() - timeout * 1e9
         if self._in_flight and self._in_flight[0][1] < limit:
-            self.fail("echo timeout", f"no echo within {timeout:g} seconds")
+            self.fail("echo timeout", f"no echo within {seconds_text(timeout)}")
 
     def fail(self, what: str, detail: str) -> None:
         """Record the first failure and drop the connection."""

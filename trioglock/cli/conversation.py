@@ -19,6 +19,7 @@ import trio
 
 from .._redact import redact_text, redact_url
 from .._scope import open_scope
+from .._text import seconds_text
 from ..connection import Status
 from ..errors import ConnectError, ConnectionClosed, InvalidOption, InvalidURL, TrioglockError
 from ..frames import Close, Data
@@ -260,7 +261,7 @@ class Conversation:
         with trio.move_on_after(seconds):
             await self._answered.wait()
             return
-        await self._fail(f"no answer within {seconds:g} seconds", FAILED)
+        await self._fail(f"no answer within {seconds_text(seconds)}", FAILED)
 
     async def _wait_for_quiet(self) -> None:
         self._received_at = trio.current_time()

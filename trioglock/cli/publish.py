@@ -13,6 +13,7 @@ import click
 import trio
 
 from .._redact import printable, redact_text
+from .._text import seconds_text
 from ..client import connect
 from ..errors import (
     BrokerError,
@@ -212,7 +213,7 @@ async def _open_server(
                         await connection.send(json.dumps(request, ensure_ascii=False))
                         return _parse_response(await connection.receive())
                 except trio.TooSlowError:
-                    raise NotPublished(f"no response within {timeout:g} seconds") from None
+                    raise NotPublished(f"no response within {seconds_text(timeout)}") from None
                 except ConnectionClosed as error:
                     raise NotPublished(printable(describe_end(error))) from None
 

@@ -12,7 +12,7 @@ import trio
 
 from .._hints import checks_keywords, describe_value
 from .._redact import without_user_info
-from .._text import as_text
+from .._text import as_text, seconds_text
 from .._types import DecodedT_co, MessageT_co, StateT
 from ..connection import (
     Connection,
@@ -78,8 +78,8 @@ class ConnectOptions(FlowKeywords, Generic[DecodedT_co], total=False):
         reconnect: True or a :class:`Backoff` reconnects after the connection is lost or an attempt
             fails, including the first one. The state, the receive queue and the queued messages
             are kept.
-        send_rate: a :class:`Rate` that limits the messages sent, over all links of the connection
-            and with everything that sends: the program, hooks, subscriptions and message
+        send_rate: a :class:`Rate` that limits the rate of the messages sent over all links of the
+            connection, whatever sends them: the program, hooks, subscriptions or message
             heartbeats. Control frames are exempt. None for no limit.
         transport: opens the network connections; by default :class:`NativeTransport`.
         subscriptions: describes the feeds of the server, for :meth:`Connection.subscribe`.
@@ -235,7 +235,7 @@ def _check_heartbeat_rate(rate: Rate | None, flow: FlowOptions) -> None:
         return
     if flow.ping_interval * rate.messages <= rate.window:
         raise InvalidOption(
-            f"a heartbeat message every {flow.ping_interval:g} seconds (ping_interval) uses up "
+            f"a heartbeat message every {seconds_text(flow.ping_interval)} (ping_interval) uses up "
             f"send_rate={rate}"
         )
 
@@ -259,5 +259,5 @@ def _check_compresses(transport: Transport, dial: DialOptions) -> None:
     if not (transport.capabilities.compression or settings is None or settings == DEFLATE):
         raise InvalidOption(
             f"{type(transport).__name__} has no compression, so it cannot use {settings}; "
-            "use NativeTransport or leave out the option compression"
+            "use NativeTransport or leave out the compression option"
         )

@@ -9,6 +9,7 @@ from typing import TypeAlias, TypeVar
 
 import trio
 
+from .._text import seconds_text
 from .._timer import PeerTimeout
 from ..disconnect import Disconnect
 from ..errors import OpenTimeout, ReconnectFailed
@@ -83,7 +84,7 @@ class Dialer:
                 check_url(options)
                 self._checked_url = url
             return await self._transport.connect(options, nursery)
-        raise OpenTimeout(f"timed out after {timeout} seconds")
+        raise OpenTimeout(f"timed out after {seconds_text(timeout)}")
 
     def retries(self, reason: Disconnect) -> bool:
         return self._backoff is not None and self._backoff.retryable(reason)

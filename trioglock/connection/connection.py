@@ -11,6 +11,7 @@ import trio
 
 from .._hints import METHODS, OtherName
 from .._redact import redact_url
+from .._text import seconds_text
 from .._timer import PeerTimeout
 from .._types import MessageT_co, StateT
 from ..errors import CallTimeout, InvalidOption, RequestTimeout, UsageError
@@ -568,7 +569,9 @@ class Connection(Generic[StateT, MessageT_co]):
             raise self._session.close_state.error()
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._actor.call(request)
-        raise CallTimeout(f"{self._actor.call_hook.label} took longer than {timeout} seconds")
+        raise CallTimeout(
+            f"{self._actor.call_hook.label} took longer than {seconds_text(timeout or 0)}"
+        )
 
     # The heartbeat.
 

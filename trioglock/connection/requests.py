@@ -75,7 +75,7 @@ class PendingRequest:
         self._reply: Any = None
         self._error: Exception | None = None
         self.deadline: float = math.inf
-        """When the request times out, on trio's clock. Pauses of the program extend it."""
+        """When the request times out, on trio's clock. Pauses in the program extend it."""
         self._on_timeout: Callable[[], Exception] | None = None
 
     def __enter__(self) -> PendingRequest:
@@ -94,10 +94,10 @@ class PendingRequest:
             del pending[self._key]
 
     def limit(self, seconds: float, on_timeout: Callable[[], Exception]) -> None:
-        """End the request after a time.
+        """End the request after the given time.
 
         Args:
-            seconds: the time. Pauses of the program do not count.
+            seconds: the time. Pauses in the program do not count.
             on_timeout: returns the exception to raise.
         """
         # A cancel scope would take longer than the rest of the request.
@@ -189,7 +189,7 @@ class RequestTimer:
         self._step = math.inf
 
     def add(self, request: PendingRequest, seconds: float) -> None:
-        """End ``request`` after a time."""
+        """End ``request`` after ``seconds`` seconds."""
         now = trio.current_time()
         request.deadline = now + seconds
         # A pause of the program is detected if a check was due during it.
@@ -425,7 +425,7 @@ def _timeout(
     return RequestTimeout(pending.event, timeout, connection._pause)  # noqa: SLF001 - one package
 
 
-# Ids of these types, which are nearly all ids, are their own keys.
+# An id of one of these types is its own key; nearly all ids are.
 _PLAIN = frozenset({str, int})
 
 

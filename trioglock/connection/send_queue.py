@@ -103,7 +103,7 @@ class SendQueue:
 
     def __init__(self, limit: int) -> None:
         self.size: int = 0
-        """The size of the queued and currently written payloads in bytes."""
+        """The size, in bytes, of the payloads that are queued or being written."""
         self.threshold: int = limit
         """The size at which a sender waits: the limit, or 0 while earlier senders are waiting."""
         self.closed: bool = False
@@ -154,7 +154,9 @@ class SendQueue:
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
         self._message_waiters = self._release_waiters = NO_WAITERS
-        self._messages: list[OutgoingMessage] | tuple[()] = ()  # also those that have not begun
+        self._messages: (
+            list[OutgoingMessage] | tuple[()]
+        ) = ()  # including those that have not begun
 
     def __len__(self) -> int:
         return len(self._data)
@@ -183,7 +185,7 @@ class SendQueue:
         return self.size >= self._limit
 
     def is_exempt(self, frame: object) -> bool:  # noqa: ARG002 - for paced queues
-        """Whether a frame need not wait although the queue is full."""
+        """Whether a frame may skip the wait even if the queue is full."""
         return False
 
     @property
@@ -267,7 +269,7 @@ class SendQueue:
         self.closing = True
         message = self.message
         if message is not None and message.started and (first or not message.is_complete):
-            # Data behind the message cannot be sent over this link, because it has no end.
+            # Data behind the message cannot be sent over this link, because the message has no end.
             self._close_first = True
             self._interrupt_message()
         self.release_senders()
@@ -344,7 +346,7 @@ class SendQueue:
     def discard(self) -> tuple[Data, ...]:
         """Remove and return the queued data that is not being written.
 
-        Flushes waiting for it fail.
+        Any flush that is waiting for this data fails.
         """
         taken = tuple(map(_plain, self._data))
         self.size -= sum(map(size_of, self._data))
@@ -605,7 +607,7 @@ class SendQueue:
         batch.extend(self._batch)
 
     def _take_some(self, most: int) -> None:
-        """Take data up to the maximum size of one write, but at least one of ``most`` frames."""
+        """Take at most ``most`` frames, up to the maximum size of one write, but at least one."""
         size = count = 0
         for frame in islice(self._data, most):
             size += size_of(frame)

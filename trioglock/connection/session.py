@@ -122,7 +122,7 @@ class Session(Generic[StateT]):
         emitter: emits the telemetry events.
         registry: on a server, contains the connection while it is open. Without the body of an
             ``async with``, nothing receives messages, and they are discarded.
-        max_size: maximum size of a message in bytes that is joined from fragments.
+        max_size: maximum size, in bytes, of a message that is joined from fragments.
         send_rate: the limit for the messages sent over all links, or None.
         subscriptions: describes the feeds of the server.
     """
@@ -390,7 +390,7 @@ class Session(Generic[StateT]):
             return await self._link_source.open(self.background.nursery)
         except Exception as error:
             # The frames of this method and of open() refer to the exception, so they are removed
-            # from its traceback. A variable for the traceback would be a cycle, too: in CPython
+            # from its traceback. A variable for the traceback would create a cycle, too: in CPython
             # 3.12, the other frames refer to this one.
             for _ in range(2):
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next
@@ -668,7 +668,7 @@ class Session(Generic[StateT]):
             # The link is already ending. From now on no hook can reconnect.
             return
         if self.status is not Status.OPEN:
-            # There is no link, or its close for a reconnect is in progress.
+            # There is no link, or the link is being closed for a reconnect.
             self._ended_by = LocalClose(
                 code=frame.code, reason=frame.reason, clean=False, attempt=self.attempts
             )

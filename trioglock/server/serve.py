@@ -175,7 +175,7 @@ def serve(
         if not (settings is None or settings == DEFLATE):
             raise InvalidOption(
                 f"{type(transport).__name__} has no compression, so it cannot use {settings}; "
-                "use NativeTransport or leave out the option compression"
+                "use NativeTransport or leave out the compression option"
             )
         upgrades = replace(upgrades, compression=None)
     open_listeners = plan_listeners(host, port, bind)

@@ -21,7 +21,7 @@ class Fragments:
     Leaving the block before the end discards the rest of the message.
 
     The fragments are not always those of the peer: a large frame is delivered in pieces as it
-    arrives. A fragment has at most 64 KiB, and at most ``max_size`` bytes unless it is a single
+    arrives. A fragment is at most 64 KiB long, and at most ``max_size`` bytes unless it is a single
     character. Text is split between characters. Fragments are never empty, and an empty message
     has none.
 

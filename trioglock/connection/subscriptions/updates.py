@@ -41,7 +41,7 @@ class UpdateQueue(ReceiveQueue):
         """The keys that the consumer waits for; empty once all keys have been active together."""
         self.error: Exception | None = None
         """Why the consumer has ended."""
-        self._interrupted: dict[Any, float] = {}  # since when updates may be missing
+        self._interrupted: dict[Any, float] = {}  # the time since which updates may be missing
 
     # Called by the machine.
 

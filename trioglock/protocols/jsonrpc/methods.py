@@ -20,7 +20,7 @@ _logger = logging.getLogger("trioglock.jsonrpc")
 
 
 class Methods:
-    """Functions by the name under which the peer can call them.
+    """Functions, keyed by the names by which the peer can call them.
 
     Args:
         functions: the functions, plain or async.

@@ -58,7 +58,7 @@ class PhoenixHooks(Socket[None]):
 
     connection: Connection[Any, Any]
 
-    _own_codec = "use the option serializer"
+    _own_codec = "use the serializer option"
 
     def __init__(self, machine: Machine, serializer: Serializer) -> None:
         self.machine: Machine = machine

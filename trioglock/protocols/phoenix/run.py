@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, Unpack
 import trio
 
 from ..._hints import checks_keywords, describe_value
+from ..._text import seconds_text
 from ..._timer import PeerTimeout
 from ...client import ConnectOptions
 from ...connection import Connection
@@ -103,7 +104,7 @@ class _OnDemandTransport(EndpointTransport):
         timeout = self._open_timeout
         with PeerTimeout(timeout):
             return await super().connect(options, nursery)
-        raise OpenTimeout(f"could not connect within {timeout} seconds")
+        raise OpenTimeout(f"could not connect within {seconds_text(timeout)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +374,7 @@ class ClientHandle(Generic[StateT]):
             if isinstance(reply, _Failure):
                 raise reply.error
             return await self._wait(reply) if isinstance(reply, DeferredReply) else reply
-        raise CallTimeout(f"handle_call took longer than {timeout} seconds")
+        raise CallTimeout(f"handle_call took longer than {seconds_text(timeout)}")
 
     async def _wait(self, reply: DeferredReply) -> Any:
         if self._hooks.ended:

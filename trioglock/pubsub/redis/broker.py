@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from ..._hints import describe_value
 from ..._scope import open_scope
+from ..._text import seconds_text
 from ..._timer import PeerTimeout
 from ...errors import BrokerError, BrokerUnavailable, InvalidOption
 from ...options import check_seconds
@@ -122,5 +123,5 @@ class RedisBroker(Broker):
         if not receiver.subscribed.is_set():
             raise BrokerUnavailable(
                 f"could not reach Redis at {self._address} within "
-                f"{self._timings.open_timeout} seconds"
+                f"{seconds_text(self._timings.open_timeout)}"
             ) from receiver.failure

@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import trio
 
+from ..._text import seconds_text
 from ..._timer import PeerTimeout
 from ...errors import BrokerError, TrioglockError
 from ...retry import Backoff
@@ -167,7 +168,9 @@ async def open_connection(
             await _authenticate(connection, address)
             await _check_server(connection, address, history_key)
         if deadline.expired:
-            raise RedisDisconnected(f"Redis at {address} did not answer within {timeout} seconds")
+            raise RedisDisconnected(
+                f"Redis at {address} did not answer within {seconds_text(timeout)}"
+            )
         yield connection
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import trio
 
+from ..._text import seconds_text
 from ..._timer import PeerTimeout
 from ...errors import BrokerError, BrokerUnavailable
 from .connection import (
@@ -135,7 +136,7 @@ class CommandPipeline(ReconnectingConnection):
                     await trio.sleep(RETRY_DELAY)
             raise BrokerUnavailable("the hub is closed")
         raise BrokerUnavailable(
-            f"Redis at {self.address} did not answer within {self.timings.publish_timeout} seconds"
+            f"Redis at {self.address} did not answer within {seconds_text(self.timings.publish_timeout)}"
         ) from (self.failure or failure)
 
     async def _request_once(
@@ -218,7 +219,7 @@ class CommandPipeline(ReconnectingConnection):
             if silence < timeout:
                 continue  # nothing was pending before
             if late:
-                raise RedisDisconnected(f"Redis did not answer within {timeout} seconds")
+                raise RedisDisconnected(f"Redis did not answer within {seconds_text(timeout)}")
             # The program may have been blocked: first read what arrived in the meantime.
             late = silence - timeout + MIN_GRACE
 

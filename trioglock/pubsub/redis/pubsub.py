@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import trio
 
+from ..._text import seconds_text
 from ..._timer import PeerTimeout
 from ...errors import BrokerUnavailable
 from ..broker import Deliver
@@ -155,7 +156,7 @@ class PubSubReceiver(ReconnectingConnection):
         with PeerTimeout(self.timings.health_timeout):
             await connection.write(connection.pack("PING"))
             return await connection.receive()
-        raise RedisDisconnected(f"Redis was silent for {self.timings.health_timeout} seconds")
+        raise RedisDisconnected(f"Redis was silent for {seconds_text(self.timings.health_timeout)}")
 
     def _parse(self, replies: Iterable[Any]) -> Iterable[Event]:
         for reply in replies:
