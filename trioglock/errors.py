@@ -136,7 +136,10 @@ class UsageError(TrioglockError, RuntimeError):
 
 
 class BadHookResult(TrioglockError, TypeError):
-    """A hook of your Socket returned an invalid value. The message names the hook and the value."""
+    """A hook of your Socket returned an invalid value. The message names the hook and the value.
+
+    Also raised for the methods of :class:`~trioglock.Subscriptions`.
+    """
 
 
 class CallTimeout(TrioglockError, TimeoutError):

@@ -385,6 +385,17 @@ def check_socket(
     return socket
 
 
+def refuse_subscriptions(socket: Socket[Any, Any]) -> None:
+    """Raise InvalidOption if the socket decodes its own messages."""
+    kind = type(socket)
+    if kind._own_codec:  # noqa: SLF001 - a hook of the package's own layers
+        raise InvalidOption(
+            f"{kind.__name__} decodes its own messages, so subscriptions cannot use them: leave "
+            "out the option subscriptions and subscribe again in handle_connect, or use a Socket "
+            "without a codec of its own and connect(..., codec=JSON(), subscriptions=...)"
+        )
+
+
 def refuse_codec(kind: type[Socket[Any, Any]]) -> None:
     """Raise InvalidOption if sockets of this class encode their own messages."""
     if kind._own_codec:  # noqa: SLF001 - a hook of the package's own layers

@@ -567,7 +567,7 @@ async def test_the_end_during_an_outage(
     end: Callable[[Connection[None, Any]], None], autojump_clock: MockClock
 ) -> None:
     transport = MemoryTransport()
-    async with pair(transport, reconnect=Backoff(initial=1000)) as conn:
+    async with pair(transport, reconnect=Backoff(initial=60, jitter="none")) as conn:
         await (await Peer.accept(transport)).link.aclose()
         await trio.sleep(1)
         async with trio.open_nursery() as nursery:

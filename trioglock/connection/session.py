@@ -240,7 +240,7 @@ class Session(Generic[StateT]):
                 self.send_queue,
                 self.close_state,
                 self.fail,
-                _unchanged if flow.codec is None else flow.codec.encode,
+                flow.codec,
             )
         self._registry = registry
         self._flow = flow
@@ -822,8 +822,3 @@ class Session(Generic[StateT]):
         sent, received, messages = self._earlier_counters
         more_sent, more_received, more_messages = self._link_tasks.counters
         return sent + more_sent, received + more_received, messages + more_messages
-
-
-def _unchanged(message: Any) -> Any:
-    """Encode a message of a connection without a codec."""
-    return message
