@@ -213,7 +213,7 @@ class SubscriptionRefused(TrioglockError):
 
     Args:
         key: the key.
-        message: the server's message, as it was decoded.
+        message: the server's whole message, decoded by the codec.
         ended: whether the subscription was active.
     """
 
@@ -226,7 +226,7 @@ class SubscriptionRefused(TrioglockError):
     def __str__(self) -> str:
         verb = "ended" if self.ended else "refused"
         return redact_line(
-            f"the server has {verb} the subscription to {self.key!r}: {safe_repr(self.message)}"
+            f"the server has {verb} the subscription to {self.key!r}: {shorten(self.message)}"
         )
 
 
