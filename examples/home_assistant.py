@@ -1,6 +1,6 @@
-"""Home Assistant's WebSocket API: events that survive a restart, and calls of services.
+"""Home Assistant's WebSocket API: events that survive a restart, and service calls.
 
-Without arguments, it runs against a small imitation of Home Assistant, which restarts once.
+Without arguments, the program uses a small imitation of Home Assistant, which restarts once.
 
     python examples/home_assistant.py
     python examples/home_assistant.py ws://homeassistant.local:8123/api/websocket TOKEN
@@ -28,7 +28,7 @@ class Login(Socket[None]):
 
 
 class Events(Subscriptions[str, Any]):
-    """The keys are types of events. A subscription is identified by the id of its request."""
+    """The keys are event types. A subscription is identified by the id of its request."""
 
     def __init__(self, ids: Iterator[int]) -> None:
         self.ids = ids
@@ -65,7 +65,7 @@ class Events(Subscriptions[str, Any]):
 
 
 async def watch(url: str, token: str, services: Sequence[str] = ()) -> None:
-    """Show what happens, while services are called; without services, until Ctrl-C."""
+    """Print changes of state while calling services; without services, until Ctrl-C."""
     ids = itertools.count(1)  # for requests and subscriptions
     form, feed = trioglock.RequestFormat(ids=ids), Events(ids)
     login, codec = Login(token), JSON()

@@ -1,8 +1,8 @@
 """An exchange, and a client that follows 200 symbols over a network that fails every 3 seconds.
 
 The exchange numbers the updates of each symbol, sends a snapshot after each subscription, accepts
-5 messages per second, and sometimes stops sending although it answers pings. Run it for 6 seconds,
-or for as many as the argument says.
+5 messages per second, and sometimes stops sending although it answers pings. The program runs
+for 6 seconds, or for the number of seconds in its argument.
 """
 
 import logging
@@ -26,7 +26,7 @@ class Exchange:
     def __init__(self) -> None:
         self.numbers = dict.fromkeys(SYMBOLS, 0)  # of the latest update of each symbol
         self.clients: dict[Connection, set[str]] = {}
-        self.arrivals: list[float] = []  # when the clients' messages have arrived
+        self.arrivals: list[float] = []  # when the clients' messages arrived
 
     async def handle(self, conn: Connection) -> None:
         symbols = self.clients[conn] = set()

@@ -1,7 +1,7 @@
 """Speak MQTT 3.1.1 over a WebSocket, with WebSocketStream as the byte stream of the protocol.
 
-Without arguments, the example starts its own broker, which must be installed (Debian's package
-``mosquitto``)::
+Without arguments, the example starts its own broker, which must be installed (in Debian, the
+package ``mosquitto``)::
 
     python examples/mqtt.py
     python examples/mqtt.py ws://test.mosquitto.org:8080/mqtt
@@ -22,7 +22,7 @@ import trio
 
 from trioglock import WebSocketStream, connect
 
-# The types of packets, with their fixed flags (MQTT 3.1.1, section 2.2).
+# Packet types, with their fixed flags (MQTT 3.1.1, section 2.2).
 CONNECT, CONNACK, PUBLISH, SUBSCRIBE, SUBACK, DISCONNECT = 0x10, 0x20, 0x30, 0x82, 0x90, 0xE0
 
 

@@ -289,7 +289,7 @@ async def test_unsuitable_connections_are_refused(autojump_clock: MockClock) -> 
         async with far_end(overflow="drop_oldest"):
             pass
     for option in ({"codec": JSON()}, {"fragments": True}):
-        with pytest.raises(UsageError, match="whole messages of bytes"):
+        with pytest.raises(UsageError, match="whole binary messages"):
             async with far_end(**option):
                 pass
     with pytest.raises(InvalidOption, match="conn must be a Connection, not"):

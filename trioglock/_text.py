@@ -15,7 +15,7 @@ def as_text(value: str) -> str:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be encoded in UTF-8; half of a surrogate pair cannot."""
+    """Whether a text can be encoded in UTF-8; lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -19,8 +19,8 @@ class Gap:
             other reason.
         id: position in the broker's history: the missing messages come before it, and a subscriber
             that resumes after it continues here. None without a history.
-        channel: the only channel of a hub, or key of :meth:`Connection.subscribe
-            <trioglock.Connection.subscribe>`, of which messages may be missing; None for all.
+        channel: the channel of a hub, or the key of :meth:`Connection.subscribe
+            <trioglock.Connection.subscribe>`, whose messages may be missing; None if it may be any.
     """
 
     seconds: float

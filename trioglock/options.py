@@ -55,17 +55,17 @@ MAX_HEADER_SIZE = 2**15
 class Deflate:
     """The settings of permessage-deflate (RFC 7692): ``compression=Deflate(level=1)``.
 
-    All of them concern the messages that this side sends, except those that begin with ``peer_``.
+    They apply to the messages that this side sends, except those that begin with ``peer_``.
     The parameters of section 7.1 have names that begin with ``client_`` or ``server_``; each side
     uses those of its own role.
 
     Args:
         level: 1 is the fastest, 9 compresses best.
-        window_bits: the window for messages that this side sends has at most 2 to the power of this
-            many bytes, 9 to 15. zlib cannot compress with a window of 8 bits. None lets the server
+        window_bits: the window for messages that this side sends has at most ``2**window_bits``
+            bytes; 9 to 15. zlib cannot compress with a window of 8 bits. None lets the server
             choose: a server uses 12, or less if the client asks for it, and a client uses what the
             server asks for, or 15. On a client, 15 does not let the server reduce the window.
-        memory_level: memory of the compressor, 1 to 9: about 2 to the power of (this + 9) bytes, in
+        memory_level: memory of the compressor, 1 to 9: about ``2**(memory_level + 9)`` bytes, in
             addition to four times the window.
         no_context_takeover: compress every message on its own. Idle connections then need no
             memory for the compressor, but similar short messages become much longer.
@@ -204,14 +204,13 @@ class MessageHeartbeat:
 class Rate:
     """A limit for the messages that a client sends: a strict sliding window.
 
-    No more than ``messages`` of them are sent in any ``per`` seconds, counted at the server. It
-    counts a message when it arrives, and the delay on the way varies, so the limit is kept with a
-    margin.
+    No more than ``messages`` of them arrive at the server in any ``per`` seconds. Their delay in
+    the network varies, so the limit is kept with a margin.
 
     Args:
         messages: the number of messages.
         per: the length of the window in seconds.
-        margin: seconds added to the window. None means 5 % of ``per``, but at most 0.05.
+        margin: seconds added to the window. None means 5% of ``per``, but at most 0.05.
 
     Raises:
         InvalidOption: an argument is of the wrong type or out of range.
@@ -235,13 +234,13 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class StallTimeout:
-    """A stall timeout for a feed that is sometimes silent, such as one of a market with hours.
+    """A stall timeout for a feed that is sometimes silent, such as that of a market that closes.
 
     Args:
         seconds: the timeout in seconds.
-        when: returns whether silence is abnormal now. A link has stalled only if it was abnormal
-            for the whole timeout. The function is called a few times per timeout, so it must return
-            quickly. None means that silence is always abnormal.
+        when: returns whether silence is abnormal now. A link has stalled only if silence was
+            abnormal for the whole timeout. The function is called a few times per
+            timeout, so it must return quickly. None means that silence is always abnormal.
 
     Raises:
         InvalidOption: an argument is of the wrong type or out of range.
@@ -268,17 +267,17 @@ class RequestFormat:
         {"id": 1, "result": 5}                          its reply
         {"id": 1, "error": {"code": -32601}}            a reply that raises RequestFailed
 
-    A name below is a key of a dict, or else an attribute.
+    A name below is the key of a dict, or the attribute of any other object.
 
     Args:
         ids: the ids, each of which must be hashable and may be used by one pending request only.
-            A list or another iterable starts again in each connection; an iterator is shared. By
+            A list or another iterable starts over in each connection; an iterator is shared. By
             default ``itertools.count(1)``, for each connection.
         id: the name of the id in a request; or a function that is given the message and the id and
             returns the message to send.
         ref: the name of the id in a reply; or a function that returns the id, given any received
-            message. A message is no reply if it has no such key, or if the function returns None
-            or raises LookupError, TypeError, AttributeError or ValueError.
+            message. A message is not a reply if it has no such key, or if the function returns
+            None or raises LookupError, TypeError, AttributeError or ValueError.
         error: the name of the error in a reply; or a function that returns it, given the reply. A
             reply is an error unless this is absent, None or False.
 

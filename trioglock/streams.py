@@ -32,8 +32,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
 
     WebSocket cannot close one direction. ``send_eof`` therefore sends an empty text message, which
     another WebSocketStream understands. A Close frame from the peer with 1000, 1001 or no code is
-    also the end of the file. All other ends, and any other message that is not binary, raise
-    :exc:`trio.BrokenResourceError`.
+    also the end of the file. Any other end of the connection, and any other message that is not
+    binary, raises :exc:`trio.BrokenResourceError`.
 
     ``send_all`` returns when the data is queued. ``aclose`` sends what is queued, closes the
     connection with 1000 and waits at most its ``close_timeout`` for the peer; if it is cancelled,
@@ -43,8 +43,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         conn: an open connection. Nothing else may receive its messages.
 
     Raises:
-        UsageError: the connection reconnects or drops messages when its receive queue is full, so
-            bytes could get lost; or it has a codec or receives messages in fragments.
+        UsageError: the connection reconnects, or drops messages when its receive queue is full, so
+            bytes could be lost; or it has a codec or receives messages in fragments.
         InvalidOption: ``conn`` is not a connection.
     """
 
@@ -62,7 +62,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         self._received_eof = False
         self._sent_eof = False
         self._closed = False
-        self._problem = ""  # why the stream is broken, if the connection does not know
+        self._problem = ""  # why the stream is broken, if not by the end of the connection
 
     # Receiving.
 
@@ -249,4 +249,4 @@ def _check_options(session: Session[Any]) -> None:
     if flow.overflow != "wait":
         raise UsageError('a byte stream must not lose messages: use overflow="wait"')
     if flow.codec is not None or flow.fragments:
-        raise UsageError("a byte stream needs whole messages of bytes: use no codec or fragments")
+        raise UsageError("a byte stream needs whole binary messages: use no codec or fragments")

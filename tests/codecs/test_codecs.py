@@ -107,7 +107,7 @@ def test_json_round_trip(json_codec: JSON) -> None:
     ],
 )
 def test_fault_47_every_library_rejects_the_same_text(json_codec: JSON, frame: str | bytes) -> None:
-    """DecodeError with its cause: malformed text, half of a surrogate pair, deep nesting."""
+    """DecodeError with its cause: malformed text, a lone surrogate, deep nesting."""
     with pytest.raises(DecodeError, match="invalid JSON") as caught:
         json_codec.decode(frame)
     assert caught.value.__cause__ is not None

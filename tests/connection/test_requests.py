@@ -221,7 +221,7 @@ def test_the_key_of_an_id_survives_json(ref: Any) -> None:
 @pytest.mark.parametrize(
     ("ids", "error"),
     [
-        ([1], "no other id"),
+        ([1], "no more ids"),
         ([1, None], "must be hashable and not None, not None"),
         ([1, {}], "must be hashable and not None"),
         ([1, 1], "the id 1 belongs to a request that is waiting: {'first': 1}"),

@@ -594,7 +594,7 @@ class Broken(Feed):
         ("confirmed", "a", "Broken.confirmed must return a list of keys or None, not 'a'"),
         ("confirmed", True, "Broken.confirmed must return a list of keys or None, not True"),
         ("confirmed", ZeroDivisionError(), None),
-        ("key_of", ["a"], r"Broken.key_of returned \['a'\], but keys must be hashable; JSON gives"),
+        ("key_of", ["a"], r"Broken.key_of returned \['a'\], but keys must be hashable; JSON"),
         ("confirmed", [["a"]], r"Broken.confirmed returned \['a'\], .* use tuple\(\.\.\.\)"),
         ("refused", (["a"],), r"Broken.refused returned \['a'\]"),
         ("unsubscribed", [("a", ["b"])], r"Broken.unsubscribed returned \('a', \['b'\]\)"),

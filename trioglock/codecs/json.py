@@ -35,11 +35,11 @@ _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 class JSON(Codec[DecodedT_co]):
     """A :class:`Codec` for JSON in text frames; a binary frame is decoded as UTF-8.
 
-    All libraries accept and reject the same values. These can be encoded: dicts with ``str`` keys,
-    lists and tuples, nested up to 200 levels, ``str``, ``int``, finite ``float``, ``bool``, None,
-    instances of their subclasses, ``UUID`` and ``Enum``. Everything else raises EncodeError: sets,
-    bytes, NaN, dates, dataclasses, other keys, and half of a surrogate pair. Decoding raises
-    DecodeError for NaN, for half of a surrogate pair, for deeper nesting, and for numbers that are
+    All libraries accept and reject the same values. These values can be encoded: dicts with
+    ``str`` keys, lists and tuples, nested up to 200 levels, ``str``, ``int``, finite ``float``,
+    ``bool``, None, instances of their subclasses, ``UUID`` and ``Enum``. Everything else raises
+    EncodeError: sets, bytes, NaN, dates, dataclasses, other keys, and lone surrogates. Decoding
+    raises DecodeError for NaN, for lone surrogates, for deeper nesting, and for numbers that are
     out of range. If a key is repeated, its last value counts.
 
     Args:
@@ -123,7 +123,7 @@ def import_library(name: str, purpose: str) -> Any:
 
 
 def convert_text(value: object) -> str:
-    """Convert what msgspec does not encode by itself: instances of subclasses of ``str``."""
+    """Convert what msgspec cannot encode: instances of subclasses of ``str``."""
     if isinstance(value, str):
         return as_text(value)
     raise TypeError(f"objects of type {type(value).__name__} are not supported")
@@ -194,7 +194,7 @@ def _write(message: Any) -> str:
     is_plain(message)
     text = _dump(message)
     if not text.isascii():
-        text.encode()  # raises for half of a surrogate pair
+        text.encode()  # raises for lone surrogates
     return text
 
 

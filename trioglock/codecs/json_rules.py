@@ -84,7 +84,7 @@ def check_depth(frame: str | bytes) -> None:
     """Check the nesting of JSON text.
 
     Raises:
-        ValueError: it is too deep.
+        ValueError: the nesting is too deep.
     """
     if len(frame) <= 2 * MAX_DEPTH:
         return
@@ -125,9 +125,9 @@ def check_surrogates(text: str) -> None:
     """Check that JSON text is Unicode, including its escapes.
 
     Raises:
-        ValueError: it contains half of a surrogate pair.
+        ValueError: it contains a lone surrogate.
     """
     if not text.isascii():
         text.encode()
     if "\\u" in text and any(_escape.findall(text)):
-        raise ValueError("half of a surrogate pair")
+        raise ValueError("a lone surrogate is not valid Unicode")

@@ -84,14 +84,14 @@ class Connection(Generic[StateT, MessageT_co]):
     async def send(self, message: Any) -> None:
         """Send a message through ``handle_send``.
 
-        Waits while the send queue is full, and with ``send_rate`` for its turn.
+        Waits while the send queue is full, or until ``send_rate`` allows the message.
 
         Either the whole message is queued, or the call raises and nothing is queued.
 
         An async iterable is sent as one message, with a frame for each item (RFC 6455, section
         5.4): text if it yields ``str``, binary if it yields bytes-like objects or nothing. The call
         returns when the last frame has been passed to the operating system. Meanwhile other
-        messages wait, and control frames are sent. If the iterable raises or the call is cancelled
+        messages wait, but control frames are sent. If the iterable raises or the call is cancelled
         after the first item, the message cannot be completed, so the link closes with 1011.
 
         Args:
@@ -199,8 +199,8 @@ class Connection(Generic[StateT, MessageT_co]):
         reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
         passed to ``handle_receive``. A reply that arrives after the timeout is received like any
         other message. During an outage, until the server accepts subscriptions, and while the send
-        queue is full or ``send_rate`` is used up, the request waits, and it gets its id only then:
-        ids are sent in their order, unless ``handle_send`` is async.
+        queue is full or ``send_rate`` is used up, the request waits. It gets its id only after
+        that, so requests are sent in the order of their ids, unless ``handle_send`` is async.
 
         Args:
             message: the message without its id. It passes through ``handle_send`` with the id.
@@ -244,14 +244,14 @@ class Connection(Generic[StateT, MessageT_co]):
         return reply
 
     async def _wait_to_send(self, message: Any, timeout: float | None) -> tuple[float, bool]:
-        """Wait until a message can be queued at once, so that ids have the order of the messages.
+        """Wait until a message can be queued immediately, so that ids are in message order.
 
         Returns:
-            The seconds that it took, and whether the caller has the turn of a sender, so that it
+            The seconds spent waiting, and whether the caller has the turn of a sender, so that it
             must call :meth:`SendQueue.end_turn`.
 
         Raises:
-            RequestTimeout: the time is over.
+            RequestTimeout: the message could not be queued in time.
         """
         began = trio.current_time()
         send_queue = self._send_queue
@@ -432,7 +432,7 @@ class Connection(Generic[StateT, MessageT_co]):
 
         Raises:
             UsageError: ``fragments=True`` was not passed to ``connect()`` or ``serve()``, or the
-                call is inside a hook of this connection. :class:`Fragments` raises the others.
+                call is made inside a hook of this connection. For others, see :class:`Fragments`.
         """
         self._mailbox.reject_inside_hook("receive_fragments")
         queue = self._receive_queue
@@ -490,7 +490,7 @@ class Connection(Generic[StateT, MessageT_co]):
         to the same key share its subscription, which is renewed after each reconnect.
 
         Args:
-            keys: the keys; a message that subscribes can contain several of them.
+            keys: the keys; one message to the server can subscribe to several of them.
             max_queue: number of updates that may wait to be received; None for no limit.
             overflow: what happens at ``max_queue``: ``"drop_oldest"`` and ``"drop_newest"`` put a
                 :class:`Gap` in place of the dropped updates; ``"close"`` ends the loop with

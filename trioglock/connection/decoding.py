@@ -16,8 +16,8 @@ __all__ = ["MALFORMED", "InvalidMessages", "decode"]
 _logger = logging.getLogger("trioglock.connection")
 
 MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""The exceptions of a codec, or of a function of a decoded message, that indicate a malformed
-message."""
+"""The exceptions that indicate a malformed message if a codec, or a function of a decoded message,
+raises them."""
 
 LOG_INTERVAL = 1.0
 """Seconds between two log lines, so that a hostile peer cannot fill the disk."""
@@ -28,7 +28,7 @@ def decode(codec: Codec[Any], frame: Data) -> Any:
 
     Raises:
         DecodeError: the message is malformed.
-        Exception: any other exception of the codec is an error in the codec.
+        Exception: any other exception, which is an error in the codec.
     """
     try:
         return codec.decode(frame)

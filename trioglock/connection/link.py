@@ -31,11 +31,11 @@ from .writer import Writer
 __all__ = ["LinkEnd", "LinkTasks"]
 
 PATIENCE = 5
-"""Seconds without a receiver after which a full receive queue delays subscriptions noticeably."""
+"""Seconds for which a full receive queue may delay subscriptions before a warning is logged."""
 
 LinkEnd: TypeAlias = Close | Violation | ConnectionLost | HeartbeatTimeout | Stalled
 """How a link ended: the peer's Close frame, its protocol violation, a broken or ended stream, a
-heartbeat that found the peer dead, or a peer that sent no data."""
+dead peer that the heartbeat detected, or a peer that sent no data."""
 
 
 class LinkTasks:
@@ -191,7 +191,7 @@ class LinkTasks:
             self._stalls = None
         with trio.CancelScope(shield=True):
             if isinstance(self.end, Stalled):
-                # The task of the writer may have to write the Close frame. There is no answer.
+                # The writer's task may have to write the Close frame, whose answer is not awaited.
                 for _ in range(GRACE_ROUNDS):
                     await trio.lowlevel.checkpoint()
             await self._writer.stop()
@@ -376,7 +376,7 @@ class LinkTasks:
             queue = "receive_queue"
         elif self._hooks_behind():
             queue = "mailbox"
-        # The end of a broken stream is reported after the messages that are waiting to be received.
+        # The end of a broken stream is reported after the waiting messages have been received.
         if self.write_error is not None and not self.reconnects:
             self._deadlines.lift_link()
         with self._read_pause, self._emitter.waiting("reader", queue):

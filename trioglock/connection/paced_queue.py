@@ -21,8 +21,8 @@ class PacedSendQueue(SendQueue):
     """A send queue that gives messages to the writer only as fast as a :class:`Pacer` allows.
 
     A message that has been queued owns the next free slot, so senders wait while no slot is left
-    for them. They continue one at a time, because trio may run tasks in any order that have become
-    runnable together. Pings, pongs and Close frames need no slots.
+    for them. They continue one at a time, because trio may run tasks that become runnable together
+    in any order. Pings, pongs and Close frames need no slots.
 
     Args:
         limit: as for :class:`SendQueue`.
@@ -71,7 +71,7 @@ class PacedSendQueue(SendQueue):
 
     @property
     def full(self) -> bool:
-        """Whether a sender has to wait. A free slot belongs to the senders that already wait."""
+        """Whether a sender has to wait. A free slot belongs to senders that already wait."""
         return bool(self.size >= self._limit or self._senders or self._awake or self._free() <= 0)
 
     @property
@@ -80,7 +80,7 @@ class PacedSendQueue(SendQueue):
 
     @threshold.setter
     def threshold(self, value: int) -> None:
-        """Do nothing: it depends on the time."""
+        """Do nothing: the threshold depends on the time."""
 
     @property
     def data_waits(self) -> bool:
@@ -127,7 +127,7 @@ class PacedSendQueue(SendQueue):
         self._batch_ends = 0
         batch = super().take()
         if self._urgent and self._urgent_batch < math.inf:
-            # The message of the heartbeat is not part of this batch.
+            # The heartbeat's message is not part of this batch.
             self._urgent_batch = self.batches + (2 if batch else 1)
         self._start_timer()
         return batch

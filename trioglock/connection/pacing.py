@@ -13,8 +13,8 @@ class Pacer:
     """Decides how many messages may be sent now.
 
     A message takes a *slot* before it is written. The slot becomes free again one window after the
-    write has been accepted: what happens on the way delays every message, so the distance between
-    two of them at the peer is at least the window, minus the variation of that delay.
+    write has been accepted. The network delays every message, so two messages that take the same
+    slot arrive at least one window apart at the peer, minus the variation of that delay.
 
     Args:
         rate: the limit.

@@ -77,9 +77,9 @@ class ReceiveQueue:
         return len(self.items) >= self.pause_at
 
     def collect(self) -> bool:
-        """Return whether :attr:`items` has a message that was not there before.
+        """Called if :attr:`items` is empty; return whether the call has added a message.
 
-        Called if it is empty; with ``fragments=True``, it joins the fragments of a message.
+        With ``fragments=True``, the call joins the fragments of a message.
         """
         return False
 

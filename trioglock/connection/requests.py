@@ -100,12 +100,12 @@ class PendingRequest:
             seconds: the time. Pauses of the program do not count.
             on_timeout: returns the exception to raise.
         """
-        # Without a cancel scope, which would take longer than all the rest.
+        # A cancel scope would take longer than the rest of the request.
         self._on_timeout = on_timeout
         self._requests.timer.add(self, seconds)
 
     def time_out(self) -> None:
-        """End the request because its time is over."""
+        """End the request because its deadline has passed."""
         if self._on_timeout is not None and not self.is_resolved:
             self._requests.end(self, None, self._on_timeout())
 
@@ -174,7 +174,7 @@ class PendingRequest:
 
 
 class RequestTimer:
-    """Ends requests whose time is over, with one scheduled check for all of a connection.
+    """Ends requests whose deadline has passed, with one scheduled check for each connection.
 
     Most replies arrive early, so a request only records its deadline.
 
@@ -186,7 +186,7 @@ class RequestTimer:
 
     def __init__(self, pending: Mapping[Hashable, PendingRequest]) -> None:
         self.is_suspect: bool = False
-        """Whether a deadline has passed, and the next check ends the request."""
+        """Whether a deadline has passed, so that the next check ends the request."""
         self._pending = pending
         self._entry: Entry | None = None
         self._due = math.inf
@@ -196,7 +196,7 @@ class RequestTimer:
         """End ``request`` after a time."""
         now = trio.current_time()
         request.deadline = now + seconds
-        # A pause of the program is noticed if a check should have run meanwhile.
+        # A pause of the program is detected if a check was due during it.
         step = seconds / CHECKS
         if now + step < self._due:
             self.stop()
@@ -284,13 +284,13 @@ class Requests:
             The request, and the message with its id.
 
         Raises:
-            UsageError: there is no other id, or the id cannot be added to the message.
+            UsageError: there are no more ids, or the id cannot be added to the message.
         """
         try:
             ref = next(self._ids)
         except StopIteration:
             raise UsageError(
-                "RequestFormat.ids has no other id: use an endless iterator, such as "
+                "RequestFormat.ids has no more ids: use an infinite iterator, such as "
                 "itertools.count(1)"
             ) from None
         sent = self._form.add_id(message, ref)
@@ -389,7 +389,7 @@ async def request(
         pending: the request.
         message: the message with its id, not yet encoded.
         timeout: seconds in total; None for no limit.
-        waited: the part of them that has passed.
+        waited: the seconds that have already passed.
         has_turn: whether the caller has waited for its turn to use the send queue.
 
     Raises:
@@ -429,14 +429,14 @@ def _timeout(
     return RequestTimeout(pending.event, timeout, connection._pause)  # noqa: SLF001 - one package
 
 
-# The types of nearly all ids, which are their own keys.
+# Ids of these types, which are nearly all ids, are their own keys.
 _PLAIN = frozenset({str, int})
 
 
 def key_of(ref: object) -> Hashable | None:
-    """Return the key of an id: equal for an id and what JSON makes of it, else different.
+    """Return the key of an id, or None if no reply can have this id.
 
-    None if no reply can have this id.
+    An id and its JSON representation have equal keys; other ids have different keys.
     """
     match ref:
         case bool():

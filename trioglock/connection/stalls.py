@@ -1,7 +1,8 @@
 """Detects links on which no data arrives although the peer is alive.
 
-The heartbeat finds dead peers; this finds peers that answer pings but have stopped sending
-messages, which happens to feeds. Pings, pongs and the answers to heartbeat messages are not data.
+The heartbeat detects dead peers; this module detects peers that answer pings but have stopped
+sending messages, as feeds sometimes do. Pings, pongs and the answers to heartbeat messages are not
+data.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ from .send_queue import SendQueue
 __all__ = ["StallWatch"]
 
 CHECKS = 4
-"""How many times per timeout the function of the user and the progress of a large message are
-checked."""
+"""How often the user's function and the progress of a large message are checked per timeout."""
 
 
 class StallWatch:
@@ -89,12 +89,12 @@ class StallWatch:
         self._entry: Entry | None = None
 
     def start(self) -> None:
-        """Start checking, immediately for the first time."""
+        """Start checking; the first check runs immediately."""
         now = trio.current_time()
         self._entry = current_timer().add(self, now)
 
     def stop(self) -> None:
-        """Stop: the link has ended."""
+        """Stop checking: the link has ended."""
         if self._entry is not None:
             entry, self._entry = self._entry, None
             current_timer().remove(entry)
@@ -116,7 +116,7 @@ class StallWatch:
             self.is_suspect = False
             return min(now + self._step, end)
         if not self.is_suspect:
-            # The readers get as much time as the program was blocked or suspended for.
+            # Give the readers as much time as the program spent blocked or suspended.
             self.is_suspect = True
             return now + min(now - due, self._seconds)
         self.stop()
@@ -124,7 +124,7 @@ class StallWatch:
         return math.inf
 
     def _end_of_silence(self, now: float, due: float) -> float:
-        """Return the time at which the link has stalled if no data arrives until then."""
+        """Return when the link will have stalled if no data arrives by then."""
         if self._send_queue.closing:
             return math.inf  # the close has a deadline of its own
         partial, queue = self._link.partial, self._send_queue
@@ -140,7 +140,7 @@ class StallWatch:
         elif not self._context.run(self._when):
             self._abnormal_since = math.inf
         elif self._abnormal_since == math.inf or now - due > self._step:
-            # After a pause of the program, it is unknown what has been normal meanwhile.
+            # After a pause of the program, it is unknown whether silence was normal meanwhile.
             self._abnormal_since = now
         start = max(self._latest, self._abnormal_since, self._read_pause.resumed_at)
         return start + self._seconds

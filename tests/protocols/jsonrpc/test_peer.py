@@ -155,14 +155,29 @@ async def test_a_callback_that_fails(autojump_clock: MockClock) -> None:
             await peer.request("back")
 
 
-async def test_one_unencodable_result_of_a_batch(autojump_clock: MockClock) -> None:
-    async with peers({"bad": lambda: {1, 2}, "good": lambda: 1}) as (peer, _, _):
+async def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+async def test_unencodable_results_of_a_batch(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log names the methods. The other results of the batch arrive."""
+    methods: Methods = {"bad": lambda: {1, 2}, "nested": nested, "good": lambda: 1}
+    async with peers(methods) as (peer, _, _):
         batch = peer.batch()
         bad, good = batch.request("bad"), batch.request("good")
+        deep = batch.request("nested", [199])  # 200 levels in a response, 201 in a batch
         await batch.send()
         assert good.result() == 1
-        with pytest.raises(RPCError, match="Internal error"):
-            bad.result()
+        for refused in (bad, deep):
+            with pytest.raises(RPCError, match="Internal error"):
+                refused.result()
+    assert "the result of 'bad' cannot be encoded: " in caplog.text
+    assert "the result of 'nested' cannot be encoded: " in caplog.text
 
 
 async def test_batch(autojump_clock: MockClock) -> None:

@@ -21,10 +21,10 @@ __all__ = ["FragmentQueue"]
 # Reading pauses at the first size, in bytes, and continues at the second.
 HIGH, LOW = 2**18, 2**16
 
-# receive() joins this many fragments early: a fragment of one byte takes 200 bytes.
+# receive() joins this many fragments early, because a fragment of one byte takes 200 bytes.
 JOIN = 1024
 
-# What an object takes in addition to its data, so that tiny fragments are bounded, too.
+# The memory of an object in addition to its data, so that tiny fragments are bounded, too.
 OVERHEAD = 128
 
 
@@ -36,7 +36,7 @@ class FragmentQueue(ReceiveQueue):
 
     Args:
         max_size: maximum size in bytes of a message that is joined; None for no limit.
-        on_too_large: called when a message exceeds it.
+        on_too_large: called when a message exceeds ``max_size``.
         on_too_large_late: called instead if the connection has ended.
         emitter: as for :class:`ReceiveQueue`.
     """
@@ -69,13 +69,13 @@ class FragmentQueue(ReceiveQueue):
         self.pause_at: float = -1  # the reader always asks for `full`
         self.block: Fragments | None = None
         """The block that is receiving a message; other receivers wait for its end."""
-        self._fragments: deque[Fragment | None] = deque()  # None: the link ended in a message
+        self._fragments: deque[Fragment | None] = deque()  # None: the link ended within a message
         self._size = 0  # of the fragments, with their overhead
         self._arriving = False  # the last fragment was not final
         self._skipping = False  # nothing needs the rest of the message that is arriving
         self._closing = False
         self._discarding = False  # nothing needs the messages that are still arriving
-        self._ending = False  # nothing arrives anymore
+        self._ending = False  # no more fragments arrive
         self._joined: list[Fragment] = []  # taken for receive()
         self._joined_early = 0  # the number of those that were joined early
         self._joined_size = 0
@@ -138,11 +138,11 @@ class FragmentQueue(ReceiveQueue):
         self._readers.unpark_all()
 
     def notify(self) -> None:
-        # A block that waits for a message has no use for what a hook delivers.
+        # Wake all receivers: a waiting block cannot take what a hook delivers.
         self.wake()
 
     async def park(self) -> None:
-        """Wait for a fragment, the end of a block or the end. The caller must then check."""
+        """Wait for a fragment, or the end of a block or the queue. The caller then checks again."""
         await super().wait()
 
     def pop(self) -> Fragment | None:
@@ -173,7 +173,7 @@ class FragmentQueue(ReceiveQueue):
         if self.block is not None:
             return None
         if self._joined:
-            # A receive() was cancelled in this message.
+            # A receive() was cancelled within this message.
             self._fragments.extendleft(reversed(self._joined))
             self._size += sum(map(_weight, self._joined))
             self._forget_joined()

@@ -17,16 +17,16 @@ __all__ = ["Fragments"]
 class Fragments:
     """The next message, in fragments: the result of :meth:`Connection.receive_fragments`.
 
-    Entering the block waits for the beginning of a message. Iterate over it once to receive the
-    message. Leaving the block before the end discards the rest of the message.
+    Entering the block waits for the beginning of a message. Iterate once to receive the message.
+    Leaving the block before the end discards the rest of the message.
 
     The fragments are not always those of the peer: a large frame is delivered in pieces as it
     arrives. A fragment has at most 64 KiB, and at most ``max_size`` bytes unless it is a single
-    character. Text is split between characters. Fragments are not empty, and an empty message has
-    none.
+    character. Text is split between characters. Fragments are never empty, and an empty message
+    has none.
 
     Raises:
-        ConnectionClosed: the connection has closed before the message, or within it.
+        ConnectionClosed: the connection closed before the message, or within it.
         MessageInterrupted: the link ended within the message, and another one may follow.
         UsageError: the block is entered a second time, or used after its end.
     """
@@ -42,7 +42,7 @@ class Fragments:
 
     @property
     def is_text(self) -> bool:
-        """Whether the fragments are ``str``; otherwise they are ``bytes``."""
+        """Whether the fragments are ``str`` rather than ``bytes``."""
         return self._is_text
 
     async def __aenter__(self) -> Fragments:

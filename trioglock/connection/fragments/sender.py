@@ -1,8 +1,8 @@
-"""Sends one message in fragments, which an async iterable produces (RFC 6455, section 5.4).
+"""Sends one message in fragments that an async iterable produces (RFC 6455, section 5.4).
 
 The message begins with its first fragment and holds back all data that is queued after it. Control
-frames are sent in between. It cannot continue on another link: the end of its link, or a Close
-frame, interrupts it.
+frames are sent in between. A message cannot continue on another link: the end of its link, or a
+Close frame, interrupts it.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ async def _send_items(
             data = _checked_item(item, kind)
             await _put(session, message, Fragment(data, first=kind is None, final=False))
             kind = data.__class__
-    # An empty text that is sent on stays text, although it has no items.
+    # An empty text message that is forwarded stays text, although it has no items.
     is_text = kind is str or (isinstance(iterable, Fragments) and iterable.is_text)
     end: Data = "" if is_text else b""
     await _put(session, message, Fragment(end, first=kind is None, final=True))

@@ -1,4 +1,4 @@
-"""The driver of the state machine of subscriptions: connects it with links, queues and a timer."""
+"""The driver of the subscription state machine: connects it to links, queues and a timer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CODEC_HINT = (
 
 
 class SubscriptionDriver:
-    """Connects a :class:`SubscriptionMachine` with the links of a connection.
+    """Connects a :class:`SubscriptionMachine` to the links of a connection.
 
     Args:
         subscriptions: the user's object.
@@ -121,7 +121,7 @@ class SubscriptionDriver:
             self._fail(error)
 
     def connected(self) -> bool:
-        """Continue after ``handle_connect``; return whether the data of the program may be sent."""
+        """Continue after ``handle_connect``; return whether the program's data may be sent."""
         self._has_connected = True
         self._machine.open_link(trio.current_time())
         if self._is_ready:
@@ -265,7 +265,7 @@ class SubscriptionDriver:
     def _unhashable(self, name: str, key: object) -> BadHookResult:
         return BadHookResult(
             f"{type(self._subscriptions).__name__}.{name} returned {shorten(key)}, but keys must "
-            "be hashable; JSON gives lists, use tuple(...)"
+            "be hashable; JSON decodes to lists, so use tuple(...)"
         )
 
     # Requests.
@@ -347,9 +347,9 @@ class SubscriptionDriver:
 
     @property
     def full_queue(self) -> UpdateQueue | None:
-        """The queue of a consumer that stops the reader."""
+        """The queue of a consumer that stops the reader, or None."""
         for queue in self._blocking:
-            # While a consumer is waiting for a confirmation, the reader must find it.
+            # While a consumer is waiting for a confirmation, the reader must continue to read it.
             if queue.full and not queue.inactive:
                 return queue
         return None
@@ -369,7 +369,7 @@ class SubscriptionDriver:
     def check(self, now: float, due: float) -> float:  # noqa: ARG002 - called by the timer
         """Handle missing confirmations, after the reader has had some time to read them."""
         if self._send_queue.closed:
-            # The end of the connection is the reason that subscribe() raises.
+            # subscribe() raises the end of the connection instead.
             self._stop_timer()
             return math.inf
         deadline = self._machine.next_deadline

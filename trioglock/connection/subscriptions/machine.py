@@ -5,8 +5,8 @@
 link, and returns the requests to send. :mod:`.driver` calls it.
 
 The state of a key is that of its subscription on the current link. A key never has two requests in
-flight: it is unsubscribed only after its subscription was confirmed, and subscribed again only
-after the confirmation that it was unsubscribed.
+flight: it is unsubscribed only after its subscription has been confirmed, and subscribed again only
+after its end has been confirmed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
     of the keys, and ``MessageT`` that of the messages that the codec decodes. The methods must not
     be ``async``; an exception that one of them raises ends the connection.
 
-    :meth:`key_of` is called for each message, the other methods for messages of which it returns
-    None. A message that confirms or refuses a key is not passed to the hooks.
+    :meth:`key_of` is called for each message, and the other methods for messages for which it
+    returns None. A message that confirms or refuses a key is not passed to the hooks.
     """
 
     batch: ClassVar[int | None] = None
@@ -47,8 +47,8 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
     def subscribe(self, keys: Sequence[KeyT]) -> Iterable[Any]:
         """Return the messages that subscribe to keys.
 
-        It is called again on every link, with all keys that are wanted. The messages are encoded
-        by the codec, and do not pass through ``handle_send``.
+        The method is called again on every link, with all keys that are wanted. The messages are
+        encoded by the codec, and do not pass through ``handle_send``.
         """
 
     @abstractmethod
@@ -68,9 +68,9 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
         return None
 
     def refused(self, message: MessageT) -> Collection[KeyT] | None:
-        """Return the keys that the message refuses; it becomes part of the exception.
+        """Return the keys that the message refuses; the message becomes part of the exception.
 
-        An active subscription may also be refused: the server has ended it.
+        If the subscription is active, the refusal means that the server has ended it.
         """
         return None
 
@@ -78,16 +78,16 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
         """Return the keys that the message confirms to be unsubscribed.
 
         With this method, a key that is subscribed again waits for this confirmation. Without it,
-        updates that arrive between the two subscriptions cannot be told apart.
+        updates of the two subscriptions cannot be distinguished.
         """
         return None
 
     def is_ready(self, message: MessageT) -> bool:
         """Return whether the message means that the server accepts subscriptions from now on.
 
-        It may confirm a login. On each link, the method is called until it returns True. Until
-        then, neither subscriptions nor messages of the program are sent, only replies from hooks.
-        Without this method, the server is ready when ``handle_connect`` has returned.
+        The message may confirm a login. On each link, the method is called until it returns True.
+        Until then, neither subscriptions nor messages of the program are sent, only replies from
+        hooks. Without this method, the server is ready when ``handle_connect`` has returned.
         """
         return True
 
@@ -121,7 +121,7 @@ class KeyState(Enum):
     ACTIVE = "active"
     """Its subscription was confirmed, or was sent to a server that does not confirm."""
     REFUSED = "refused"
-    """It was not confirmed in time, or the server has ended it. It is unsubscribed, to be sure."""
+    """It was not confirmed in time, or the server ended it. It is unsubscribed as a precaution."""
     LEAVING = "leaving"
     """The message that unsubscribes it was sent."""
 
@@ -174,7 +174,7 @@ class SubscriptionMachine:
         self._is_ready = False
         self._changed: dict[Any, None] = {}  # keys that may need a request
         self._deadlines: dict[Any, float] = {}  # in the order in which they expire
-        self._sent: set[Any] = set()  # keys of which something was sent on this link
+        self._sent: set[Any] = set()  # keys for which something was sent on this link
         self._unclear: set[Any] = set()  # keys unsubscribed on this link without a confirmation
 
     def state(self, key: object) -> KeyState | None:
@@ -258,7 +258,8 @@ class SubscriptionMachine:
     def take_requests(self, now: float) -> list[SubscriptionRequest]:
         """Return the requests to send now; they count as sent. The oldest change comes first.
 
-        Keys are unsubscribed before others are subscribed, because servers limit their number.
+        Keys are unsubscribed before others are subscribed, because servers limit how many
+        may be subscribed.
         """
         if not self._is_ready:
             return []
@@ -329,8 +330,8 @@ class SubscriptionMachine:
         """Pass an update to the consumers of its key.
 
         Returns:
-            Whether the key is known. Updates of a key that was left, or is not subscribed yet, are
-            dropped.
+            Whether the key is known. Updates of a key that has been left, or is not subscribed
+            yet, are dropped.
         """
         entry = self._keys.get(key)
         if entry is None:
@@ -339,7 +340,7 @@ class SubscriptionMachine:
             for consumer in entry.consumers:
                 consumer.put(key, message)
         elif entry.state is REQUESTED:
-            # It may belong to the earlier subscription, after whose end others are missing.
+            # The update may belong to the earlier subscription; those after its end are missing.
             for consumer in entry.consumers:
                 consumer.interrupted(key)
         return True
@@ -383,7 +384,7 @@ class SubscriptionMachine:
                 self._forget(key)
 
     def _left(self, key: Any) -> None:
-        """Handle the end of an unsubscribed subscription."""
+        """Handle the end of a subscription on the current link."""
         entry = self._keys[key]
         if not entry.consumers:
             self._forget(key)

@@ -28,7 +28,7 @@ MessageT = TypeVar("MessageT")
 
 
 class UpdateQueue(ReceiveQueue):
-    """The updates of one consumer. A gap takes the position of dropped ones."""
+    """The updates of one consumer. A gap takes the place of dropped updates."""
 
     __slots__ = ("_interrupted", "error", "inactive", "keys")
 
@@ -38,7 +38,7 @@ class UpdateQueue(ReceiveQueue):
         super().__init__(limit, overflow, ignore, emitter)
         self.keys: tuple[Any, ...] = tuple(keys)
         self.inactive: set[Any] = set(keys)
-        """The keys that the consumer waits for before it starts: it was never active with all."""
+        """The keys that the consumer waits for; empty once all keys have been active together."""
         self.error: Exception | None = None
         """Why the consumer has ended."""
         self._interrupted: dict[Any, float] = {}  # since when updates may be missing
@@ -129,7 +129,7 @@ def make_updates_queue(
         raise InvalidOption(f"overflow={overflow!r} requires a max_queue")
     for key in keys:
         if not is_hashable(key):
-            hint = "; pass each key as an argument of its own: subscribe(*keys)"
+            hint = "; pass each key as a separate argument: subscribe(*keys)"
             raise InvalidOption(
                 f"a key must be hashable, not {describe_value(key)}"
                 f"{hint if isinstance(key, list | set) else ''}"
@@ -142,14 +142,14 @@ def make_updates_queue(
 class Updates(Generic[MessageT]):
     """The updates of one or more keys, returned by :meth:`Connection.subscribe`.
 
-    A context manager, inside which the keys are subscribed, and an async iterator::
+    An async context manager, inside which the keys are subscribed, and an async iterator::
 
         async with conn.subscribe("BTC-USD") as updates:
             async for update in updates: ...
 
-    Entering the block waits until the server has confirmed the keys. Leaving it unsubscribes the
-    keys that no other task has subscribed. Several tasks may iterate; each update goes to one of
-    them. The loop ends when the connection closes normally.
+    Entering the block waits until the server has confirmed the keys. Leaving it unsubscribes
+    from the keys to which no other task is subscribed. Several tasks may iterate; each update goes
+    to one of them. The loop ends when the connection closes normally.
 
     Where updates may be missing, the loop yields a :class:`Gap`: after a lost connection, once the
     key is subscribed again, and in place of updates that were dropped.
@@ -198,7 +198,7 @@ class Updates(Generic[MessageT]):
         queue, driver = self._queue, self._driver
         try:
             driver.join(queue)
-            # Other tasks may subscribe at the same time: one message can subscribe all keys.
+            # Other tasks may subscribe at the same time: one message can subscribe to all keys.
             await trio.lowlevel.checkpoint()
             driver.flush()
             while queue.inactive and not queue.ended:
@@ -230,14 +230,14 @@ class Updates(Generic[MessageT]):
         return self
 
     async def __anext__(self) -> MessageT | Gap:
-        """Return the next update or gap. A cancelled call loses none.
+        """Return the next update or gap. A cancelled call loses nothing.
 
         Raises:
             SubscriptionRefused, SubscriptionTimeout: a key could not be subscribed again after a
                 reconnect, or the server has ended its subscription.
             SlowConsumer: an update arrived while the queue was full, with ``overflow="close"``.
             ConnectionClosedError: the connection did not close normally.
-            UsageError: outside of ``async with``, or inside a hook of this connection.
+            UsageError: called outside of ``async with``, or inside a hook of this connection.
         """
         self._reject_inside_hook("receive")
         queue = self._queue
@@ -256,7 +256,7 @@ class Updates(Generic[MessageT]):
 
     def _end_of_iteration(self) -> Exception:
         if self._queue.error is not None:
-            # Its traceback will refer to the queue, so the exception in the queue stays as it is.
+            # Raising adds a traceback that refers to the queue, so a copy is raised.
             return copy(self._queue.error)
         if self._driver.closed_normally or not self._driver.has(self._queue):
             return StopAsyncIteration()

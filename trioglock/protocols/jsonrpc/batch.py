@@ -102,7 +102,7 @@ class Batch:
         """Add a request; see :meth:`Peer.request`.
 
         Returns:
-            The place of its result.
+            An object that provides the result after :meth:`send`.
 
         Raises:
             InvalidOption: an argument is invalid.

@@ -153,10 +153,10 @@ def make_call(method: str, params: Parameters | None, call_id: Any = NO_DATA) ->
 
 
 def make_result(call_id: Any, result: Any) -> dict[str, Any]:
-    """Return the response of a successful request (section 5)."""
+    """Return the response to a successful request (section 5)."""
     return {"jsonrpc": "2.0", "result": result, "id": call_id}
 
 
 def make_error(call_id: Any, error: RPCError) -> dict[str, Any]:
-    """Return the response of a failed request (section 5)."""
+    """Return the response to a failed request (section 5)."""
     return {"jsonrpc": "2.0", "error": error.to_object(), "id": call_id}

@@ -116,10 +116,10 @@ class BoundCall:
             raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> RPCError:
-        # The error of a request that the method itself has sent is no error of its caller.
+        # The error of a request that the method itself has sent is not meant for its caller.
         if isinstance(error, RPCError) and error.reply is None:
             return error
-        # The peer must not learn what is inside.
+        # The peer must not learn the details.
         _logger.error("the method %r raised an exception", self.method, exc_info=error)
         return RPCError(INTERNAL_ERROR, "Internal error")
 

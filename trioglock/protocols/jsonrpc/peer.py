@@ -17,6 +17,7 @@ from ...connection.decoding import decode
 from ...connection.requests import has_link
 from ...disconnect import Disconnect
 from ...errors import ConnectionClosed, DecodeError, EncodeError, UsageError
+from ...frames import Data
 from ...hooks import Deliver, Reply
 from ...options import check_whole
 from ...routing import EventSocket
@@ -67,9 +68,9 @@ class Peer(EventSocket[None]):
         serve(lambda: Peer({"subtract": subtract}), "127.0.0.1", 8765)
 
     Parameters are passed by position or by name; those that do not fit the function are refused. A
-    plain function is called at once and must not block; an ``async def`` runs in a task, which is
-    cancelled if the link ends. Both may raise :class:`RPCError` to choose the response; any other
-    exception is logged and answered with the code -32603, without details.
+    plain function is called immediately and must not block; an ``async def`` runs in a task, which
+    is cancelled if the link ends. Both may raise :class:`RPCError` to choose the response; any
+    other exception is logged and answered with the code -32603, without details.
 
     A notification calls the method of that name, if there is one, and is otherwise delivered as a
     :class:`Notification` to the receivers of the connection.
@@ -78,8 +79,9 @@ class Peer(EventSocket[None]):
         methods: the functions that the other side may call, by name.
         codec: by default :class:`~trioglock.codecs.JSON`.
         max_concurrent: the number of async methods that may run at the same time.
-        max_waiting: the number of calls of async methods that may wait for that. Further requests
-            are refused with the code -32000, and further notifications are dropped.
+        max_waiting: the number of calls of async methods that may wait for another one to end.
+            Further requests are refused with the code -32000, and further notifications are
+            dropped.
         max_batch: the number of calls that one message may contain. A larger batch is refused with
             the code -32600, because its calls and responses would delay all other connections.
 
@@ -89,7 +91,7 @@ class Peer(EventSocket[None]):
 
     def __init__(
         self,
-        # Type checkers infer dict[str, function] for several functions, which is no Callable.
+        # Type checkers infer dict[str, function] for several functions; function is not a Callable.
         methods: Mapping[str, Any] | None = None,
         *,
         codec: Codec[Any] | None = None,
@@ -120,7 +122,7 @@ class Peer(EventSocket[None]):
 
         Args:
             method: the name of the method.
-            params: a list of values, or a dict with the names of the parameters; None for none.
+            params: a list of values, or a dict that maps names to values; None for none.
             timeout: seconds to wait in total; None for no limit.
 
         Raises:
@@ -183,13 +185,13 @@ class Peer(EventSocket[None]):
             message = decode(self.codec, frame)
         except DecodeError as error:
             self.invalid.note(error, frame)
-            return self._reply(make_error(None, RPCError(PARSE_ERROR, "Parse error"))), state
+            return self._refuse(RPCError(PARSE_ERROR, "Parse error")), state
         is_batch = isinstance(message, list) and len(message) > 0
         parts = message if is_batch else [message]
         if len(parts) > self._max_batch < sum(not is_response(part) for part in parts):
             too_large = RPCError(INVALID_REQUEST, f"Batch too large: {self._max_batch} at most")
             self.invalid.note(too_large, frame)
-            return self._reply(make_error(None, too_large)), state
+            return self._refuse(too_large), state
         responses = Responses(len(parts), is_batch=is_batch)
         notifications = []
         for part in parts:
@@ -206,7 +208,8 @@ class Peer(EventSocket[None]):
             return Deliver(notifications[0]), state
         if notifications:  # a hook delivers only one value
             self.connection._receive_queue.extend(notifications)  # noqa: SLF001 - as a result would
-        return self._reply(responses.take()), state
+        reply = self._encode(responses)
+        return None if reply is None else Reply(reply), state
 
     def _receive(self, part: Any, responses: Responses) -> Notification | None:
         """Handle one message; return a notification that is to be delivered.
@@ -234,7 +237,7 @@ class Peer(EventSocket[None]):
             response = make_result(call_id, bound.run())
         except RPCError as error:
             response = make_error(call_id, error)
-        responses.add(None if call_id is NO_DATA else response)
+        responses.add(None if call_id is NO_DATA else response, message.method)
         return None
 
     def _receive_unexpected(self, response: Outcome, part: Any) -> None:
@@ -280,9 +283,9 @@ class Peer(EventSocket[None]):
             response = make_result(bound.id, await bound.run_async())
         except RPCError as error:
             response = make_error(bound.id, error)
-        responses.add(None if bound.id is NO_DATA else response)
-        if (message := responses.take()) is not None:
-            await self.connection.send_frame(self._encode(message))
+        responses.add(None if bound.id is NO_DATA else response, bound.method)
+        if (frame := self._encode(responses)) is not None:
+            await self.connection.send_frame(frame)
 
     def _link_ended(self, reason: Disconnect) -> None:
         """Cancel the methods: their responses belong to the link that has ended."""
@@ -294,20 +297,30 @@ class Peer(EventSocket[None]):
 
     # Responses.
 
-    def _reply(self, message: Any) -> Reply | None:
-        return None if message is None else Reply(self._encode(message))
+    def _refuse(self, error: RPCError) -> Reply:
+        """Return the reply to a message that was not executed."""
+        return Reply(self.codec.encode(make_error(None, error)))
 
-    def _encode(self, message: Any) -> Any:
-        """Encode a response or a list of responses."""
+    def _encode(self, responses: Responses) -> Data | None:
+        """Encode the responses to a message; None while calls are running or if it has none."""
+        taken = responses.take()
+        if not taken:
+            return None
+        sent = [response for response, _ in taken]
         try:
-            return self.codec.encode(message)
+            return self.codec.encode(sent if responses.is_batch else sent[0])
+        except EncodeError:
+            sent = [self._encodable(*one, is_batch=responses.is_batch) for one in taken]
+            return self.codec.encode(sent if responses.is_batch else sent[0])
+
+    def _encodable(self, response: Any, method: str, *, is_batch: bool) -> Any:
+        """Return a response, or an error if it cannot be encoded."""
+        try:
+            self.codec.encode([response] if is_batch else response)
         except EncodeError as error:
-            if isinstance(message, list):
-                return self.codec.encode([self.codec.decode(self._encode(one)) for one in message])
-            _logger.error("the result of a method cannot be encoded: %s", error)  # noqa: TRY400
-            return self.codec.encode(
-                make_error(message["id"], RPCError(INTERNAL_ERROR, "Internal error"))
-            )
+            _logger.error("the result of %r cannot be encoded: %s", method, error)  # noqa: TRY400
+            return make_error(response["id"], RPCError(INTERNAL_ERROR, "Internal error"))
+        return response
 
 
 class Responses:
@@ -318,22 +331,27 @@ class Responses:
         is_batch: whether the responses are sent as a list.
     """
 
-    __slots__ = ("_expected", "_is_batch", "_responses")
+    __slots__ = ("_expected", "_responses", "is_batch")
 
     def __init__(self, expected: int, *, is_batch: bool) -> None:
+        self.is_batch: bool = is_batch
         self._expected = expected
-        self._is_batch = is_batch
-        self._responses: list[dict[str, Any]] = []
+        self._responses: list[tuple[dict[str, Any], str]] = []
 
-    def add(self, response: dict[str, Any] | None) -> None:
-        """Add the response to one call; None for a call that has none."""
+    def add(self, response: dict[str, Any] | None, method: str = "") -> None:
+        """Add the response to one call; None for a call that has none.
+
+        Args:
+            response: the response.
+            method: the method that was called, if any, for the log.
+        """
         self._expected -= 1
         if response is not None:
-            self._responses.append(response)
+            self._responses.append((response, method))
 
-    def take(self) -> Any:
-        """Return the message to send, once; None while calls are running, and if there is none."""
-        if self._expected or not self._responses:
-            return None
+    def take(self) -> list[tuple[dict[str, Any], str]]:
+        """Return the responses and their methods, once; none while calls are running."""
+        if self._expected:
+            return []
         responses, self._responses = self._responses, []
-        return responses if self._is_batch else responses[0]
+        return responses

@@ -82,7 +82,7 @@ class PhoenixHooks(Socket[None]):
             frame = self._encode(message)
             if isinstance(frame, str):
                 if not frame.isascii():
-                    frame.encode()  # raises for half of a surrogate pair
+                    frame.encode()  # raises for lone surrogates
             elif not isinstance(frame, bytes | bytearray | memoryview):
                 raise TypeError(f"encode() returned a {type(frame).__name__}, not str or bytes")
         except TrioglockError:
