@@ -671,6 +671,28 @@ def test_a_socket_that_decodes_its_own_messages(socket: Socket[Any, Any]) -> Non
         connect("ws://feed/", socket, subscriptions=Feed())
 
 
+@pytest.mark.parametrize(
+    ("gap", "text"),
+    [
+        (Gap(1.5), "Gap(seconds=1.5)"),
+        (Gap(0.0, channel="a"), "Gap(seconds=0.0, channel='a')"),
+        (Gap(0.0, "1-2", "a"), "Gap(seconds=0.0, id='1-2', channel='a')"),
+    ],
+)
+def test_the_text_of_a_gap(gap: Gap, text: str) -> None:
+    """Only what it has."""
+    assert repr(gap) == text
+
+
+def test_the_text_of_a_refusal_is_short() -> None:
+    """``message`` is the whole message."""
+    message = {"code": 403, "text": "x" * 5000}
+    error = SubscriptionRefused("a", message)
+    assert str(error).startswith("the server has refused the subscription to 'a': {'code': 403, ")
+    assert len(str(error)) < 300
+    assert error.message is message
+
+
 def test_invalid_options() -> None:
     class Bad(Feed):
         batch = 0
