@@ -12,7 +12,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.pubsub.helpers import read
 from trioglock import InvalidFrame, InvalidOption, SlowConsumer, UsageError
+from trioglock.frames import Data
 from trioglock.pubsub import (
+    BrokerSession,
     Gap,
     Hub,
     MemoryBroker,
@@ -53,6 +55,26 @@ async def test_a_broker_connects_hubs_of_one_name(autojump_clock: MockClock) -> 
         subscriptions = [hub.subscribe("x") for hub in (one, two, other)]
         await one.publish("from one", channel="x")
         assert [len(subscription) for subscription in subscriptions] == [1, 1, 0]
+
+
+async def test_a_message_can_be_published_without_waiting(autojump_clock: MockClock) -> None:
+    """The memory broker delivers it before the call returns; other brokers refuse by default."""
+    broker = MemoryBroker(history=10)
+    async with Hub(broker=broker) as hub, Hub(broker=broker) as other:
+        subscriptions = [one.subscribe("x") for one in (hub, other)]
+        assert hub.publish_nowait("text", channel="x")
+        assert [len(subscription) for subscription in subscriptions] == [1, 1]
+        assert hub.history.last == (await subscriptions[0].__anext__()).id
+        with pytest.raises(InvalidOption):
+            hub.publish_nowait("text", channel="/x")
+    with pytest.raises(UsageError, match="not open"):
+        hub.publish_nowait("text")
+
+    class Remote(BrokerSession):
+        async def publish(self, channel: str, data: Data) -> None:
+            raise AssertionError
+
+    assert not Remote().publish_nowait("x", "text")
 
 
 async def test_a_buffer_is_copied(autojump_clock: MockClock) -> None:

@@ -135,7 +135,7 @@ async def test_fault_05_in_memory_with_a_clock(autojump_clock: MockClock) -> Non
         assert await conn.receive() == "text"
 
 
-@pytest.mark.parametrize("path", ["incoming", "%2Fx", "/x"])
+@pytest.mark.parametrize("path", ["incoming", "%2Fx", "/x", "phoenix%3Atopic%3Aroom%3A1"])
 async def test_an_invalid_channel_is_refused(path: str) -> None:
     """The close code is 1008, with a reason."""
     hub = Hub()

@@ -45,7 +45,20 @@ from trioglock import (
     run,
     serve,
 )
+from trioglock.channels import (
+    Answer,
+    Broadcast,
+    Channel,
+    ChannelResult,
+    Channels,
+    ConnectRequest,
+    Left,
+    Push,
+    Rejoined,
+)
+from trioglock.channels import Stop as StopChannel
 from trioglock.codecs import JSON, Msgpack
+from trioglock.pubsub import Hub
 from trioglock.routing import EventSocket
 
 
@@ -311,6 +324,48 @@ async def options_passed_on(**options: Any) -> None:
             pass
     connect("ws://memory.test/", additional_headers={"a": "b"})
     connect("ws://memory.test/", additional_headers=[("a", "b"), ("a", "c")])
+
+
+class Room(Channel[Count]):
+    """The hooks of a channel, plain and async."""
+
+    intercept = ("shout",)
+
+    async def join(self, topic: str, payload: Any, user: str) -> tuple[Any, Count]:
+        assert_type(self.topic, str)
+        return {"welcome": topic, "user": user}, Count()
+
+    def handle_in(self, event: str, payload: Any, state: Count) -> tuple[ChannelResult, Count]:
+        assert_type(self.ref, str | None)
+        self.cast("message")
+        if event == "both":
+            return (Broadcast("shout", payload, to_self=False), Answer("ok")), state
+        return StopChannel("reason"), replace(state, received=state.received + 1)
+
+    async def handle_out(self, event: str, payload: Any, state: Count) -> tuple[Push, Count]:
+        await self.push("text", {})
+        await self.broadcast("text", b"binary")
+        return Push(event, payload), state
+
+    def terminate(self, reason: Left | Rejoined | StopChannel | Disconnect, state: Count) -> None:
+        print(reason, state)
+
+
+def authenticate(request: ConnectRequest) -> str | None:
+    """What ``connect`` gets."""
+    assert_type(request.token, str | None)
+    return request.params["user"]
+
+
+async def channels_server(hub: Hub) -> None:
+    """A server for Phoenix Channels."""
+    channels = Channels({"room:*": Room}, hub=hub, connect=authenticate, id=str)
+    async with hub, serve(channels.socket, "127.0.0.1", 0):
+        await channels.broadcast("room:1", "shout", {})
+        await channels.disconnect("user:1")
+    Channels({"room:*": Room()}, hub=hub)  # type: ignore[dict-item]
+    Channels({"room:*": Counter}, hub=hub)  # type: ignore[dict-item]
+    Channels({"room:*": Room})  # type: ignore[call-arg]
 
 
 def wrong_arguments() -> None:

@@ -100,11 +100,11 @@ class ChannelsSocket(Socket[None, Any]):
         return None, None
 
     def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:  # noqa: ARG002
+        if self._refused:
+            return None, None
         if self._waiting is not None:
             self._waiting.append(frame)
             self._connection_actor.add_backlog()
-            return None, None
-        if self._refused:
             return None, None
         try:
             outputs = self.machine.receive(self._decode(frame))

@@ -1,0 +1,99 @@
+"""The serializers of the server and of the client, which are inverse to each other."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trioglock.channels.topics import add_origin, split_origin
+from trioglock.errors import DecodeError, EncodeError
+from trioglock.protocols.phoenix import InvalidMessage, PhoenixMessage, V2Serializer
+from trioglock.protocols.phoenix.serializer import V2ServerSerializer
+
+client, server = V2Serializer(), V2ServerSerializer()
+
+text = st.text(max_size=20).filter(lambda value: value.isascii() or _is_unicode(value))
+refs = st.none() | st.text("0123456789", min_size=1, max_size=5)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+payloads = json_values | st.binary(max_size=30)
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@given(st.builds(PhoenixMessage, refs, refs, text, text, payloads))
+def test_the_server_decodes_what_a_client_encodes(message: PhoenixMessage) -> None:
+    assert server.decode(client.encode(message)) == message
+
+
+@given(st.builds(PhoenixMessage, refs, st.none(), text, text, payloads))
+def test_a_client_decodes_a_push(message: PhoenixMessage) -> None:
+    assert client.decode(server.encode(message)) == message
+
+
+@given(refs, refs, text, text, payloads)
+def test_a_client_decodes_a_reply(
+    join_ref: str | None, ref: str | None, topic: str, status: str, response: Any
+) -> None:
+    payload = {"response": response, "status": status}
+    message = PhoenixMessage(join_ref, ref, topic, "phx_reply", payload)
+    assert client.decode(server.encode(message)) == message
+
+
+@given(text, text, payloads)
+def test_everyone_decodes_a_broadcast(topic: str, event: str, payload: Any) -> None:
+    frame = server.encode_broadcast(topic, event, payload)
+    message = PhoenixMessage(None, None, topic, event, payload)
+    assert client.decode(frame) == message
+    assert server.decode_broadcast(frame) == message
+
+
+@given(text, text, payloads, st.text("0123456789abcdef-", min_size=1, max_size=30))
+def test_an_origin_can_be_removed_from_a_broadcast(
+    topic: str, event: str, payload: Any, origin: str
+) -> None:
+    frame = server.encode_broadcast(topic, event, payload)
+    assert split_origin(frame) == (frame, None)
+    assert split_origin(add_origin(frame, origin)) == (frame, origin)
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40).filter(_is_unicode) | json_values.map(repr))
+def test_any_frame_is_a_message_or_malformed(frame: str | bytes) -> None:
+    for decode in (server.decode, server.decode_broadcast):
+        with suppress(DecodeError, InvalidMessage):
+            decode(frame)
+
+
+def test_a_field_of_a_binary_message_has_at_most_255_bytes() -> None:
+    server.encode_broadcast("ä" * 127, "x", b"")
+    for topic in ("ä" * 128, "x" * 256):
+        with pytest.raises(InvalidMessage, match="at most 255 bytes"):
+            server.encode_broadcast(topic, "x", b"")
+        with pytest.raises(InvalidMessage, match="at most 255 bytes"):
+            server.encode(PhoenixMessage("1", None, topic, "x", b""))
+
+
+def test_only_json_values_and_bytes_can_be_sent() -> None:
+    for payload in (object(), {1: 2}, float("nan"), bytearray(b"x"), "\ud800"):
+        with pytest.raises(EncodeError):
+            server.encode_broadcast("room:1", "x", payload)
+
+
+def test_text_is_compact() -> None:
+    message = PhoenixMessage("1", "2", "room:1", "x", {"a": [1, 2]})
+    assert server.encode(message) == '["1","2","room:1","x",{"a":[1,2]}]'
+    assert json.loads(str(server.encode(message))) == ["1", "2", "room:1", "x", {"a": [1, 2]}]
