@@ -436,7 +436,11 @@ class ChannelActor:
                 f"the push {ref!r} cannot be answered: it was answered before, or handle_in has "
                 "returned without using self.ref"
             )
-        await self._send(message)
+        try:
+            await self._send(message)
+        except BaseException:
+            self._machine.not_answered(self.join, ref)
+            raise
 
     async def push(self, event: str, payload: Any) -> None:
         """See :meth:`Channel.push`."""
