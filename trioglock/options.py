@@ -55,7 +55,8 @@ MAX_HEADER_SIZE = 2**15
 class Deflate:
     """The settings of permessage-deflate (RFC 7692): ``compression=Deflate(level=1)``.
 
-    They apply to the messages that this side sends, except those that begin with ``peer_``.
+    Settings whose names begin with ``peer_`` apply to the messages that the peer sends, all others
+    to the messages that this side sends.
     The parameters of section 7.1 have names that begin with ``client_`` or ``server_``; each side
     uses those of its own role.
 
@@ -92,7 +93,9 @@ class Deflate:
     peer_no_context_takeover: bool = False
 
     def __post_init__(self) -> None:
-        _check_range("level", self.level, 1, 9, "; use compression=None to send uncompressed")
+        _check_range(
+            "level", self.level, 1, 9, "; use compression=None to send messages uncompressed"
+        )
         _check_range("memory_level", self.memory_level, 1, 9)
         for name in ("window_bits", "peer_window_bits"):
             if (bits := getattr(self, name)) is not None:
@@ -202,10 +205,10 @@ class MessageHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A limit for the messages that a client sends: a strict sliding window.
+    """A limit on the messages that a client sends: a strict sliding window.
 
     No more than ``messages`` of them arrive at the server in any ``per`` seconds. Their delay in
-    the network varies, so the limit is kept with a margin.
+    the network varies, so the limit is enforced with a margin.
 
     Args:
         messages: the number of messages.
@@ -259,7 +262,7 @@ class StallTimeout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFormat:
-    """Where the messages of ``conn.request()`` have their ids, and which replies are errors.
+    """Where the messages of ``conn.request()`` carry their ids, and which replies are errors.
 
     The defaults fit JSON-RPC, the Chrome DevTools protocol, Home Assistant and others::
 
@@ -267,18 +270,18 @@ class RequestFormat:
         {"id": 1, "result": 5}                          its reply
         {"id": 1, "error": {"code": -32601}}            a reply that raises RequestFailed
 
-    A name below is the key of a dict, or the attribute of any other object.
+    A key below is the key of a dict, or the name of an attribute of any other object.
 
     Args:
         ids: the ids, each of which must be hashable and may be used by one pending request only.
             A list or another iterable starts over in each connection; an iterator is shared. By
             default ``itertools.count(1)``, for each connection.
-        id: the name of the id in a request; or a function that is given the message and the id and
+        id: the key of the id in a request; or a function that is given the message and the id and
             returns the message to send.
-        ref: the name of the id in a reply; or a function that returns the id, given any received
+        ref: the key of the id in a reply; or a function that returns the id, given any received
             message. A message is not a reply if it has no such key, or if the function returns
             None or raises LookupError, TypeError, AttributeError or ValueError.
-        error: the name of the error in a reply; or a function that returns it, given the reply. A
+        error: the key of the error in a reply; or a function that returns it, given the reply. A
             reply is an error unless this is absent, None or False.
 
     Raises:

@@ -21,7 +21,7 @@ MAX_MESSAGE = 2**16
 """Maximum size in bytes of a message that ``send_all`` sends; more data takes several messages."""
 
 END_OF_FILE = ""
-"""The message that ends one direction. Data is binary, so it cannot be confused with data."""
+"""The message that ends one direction. It is text, so it cannot be mistaken for data."""
 
 
 class WebSocketStream(trio.abc.HalfCloseableStream):
@@ -36,8 +36,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
     binary, raises :exc:`trio.BrokenResourceError`.
 
     ``send_all`` returns when the data is queued. ``aclose`` sends what is queued, closes the
-    connection with 1000 and waits at most its ``close_timeout`` for the peer; if it is cancelled,
-    the connection is aborted.
+    connection with 1000 and waits at most ``close_timeout`` seconds for the peer; if it is
+    cancelled, the connection is aborted.
 
     Args:
         conn: an open connection. Nothing else may receive its messages.
@@ -62,7 +62,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
         self._received_eof = False
         self._sent_eof = False
         self._closed = False
-        self._problem = ""  # why the stream is broken, if not by the end of the connection
+        self._problem = ""  # why the stream is broken, unless the connection has ended
 
     # Receiving.
 
@@ -249,4 +249,6 @@ def _check_options(session: Session[Any]) -> None:
     if flow.overflow != "wait":
         raise UsageError('a byte stream must not lose messages: use overflow="wait"')
     if flow.codec is not None or flow.fragments:
-        raise UsageError("a byte stream needs whole binary messages: use no codec or fragments")
+        raise UsageError(
+            "a byte stream needs whole binary messages: use neither a codec nor fragments=True"
+        )

@@ -35,7 +35,7 @@ _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 class JSON(Codec[DecodedT_co]):
     """A :class:`Codec` for JSON in text frames; a binary frame is decoded as UTF-8.
 
-    All libraries accept and reject the same values. These values can be encoded: dicts with
+    All libraries accept and reject the same values. The following can be encoded: dicts with
     ``str`` keys, lists and tuples, nested up to 200 levels, ``str``, ``int``, finite ``float``,
     ``bool``, None, instances of their subclasses, ``UUID`` and ``Enum``. Everything else raises
     EncodeError: sets, bytes, NaN, dates, dataclasses, other keys, and lone surrogates. Decoding
@@ -48,7 +48,8 @@ class JSON(Codec[DecodedT_co]):
             ``msgspec`` supports can be encoded. By default, messages are decoded into dicts, lists,
             strings, numbers, booleans and None.
         library: ``"json"`` is the standard library, the default. ``"msgspec"`` and ``"orjson"`` are
-            faster, and have to be installed. ``into`` needs ``"msgspec"``, its default.
+            faster, and have to be installed. ``into`` needs ``"msgspec"``, which is then the
+            default.
 
     Raises:
         InvalidOption: the library is unknown or not installed, or cannot decode into ``into``.
@@ -174,7 +175,7 @@ def _orjson_encoder() -> Encoder:
         try:
             text: str = dumps(message, None, options).decode()
         except TypeError:
-            return _write(message)  # such as large integers, or an error
+            return _write(message)  # encodes large integers and the like, or raises
         if "null" in text:
             is_plain(message)  # raises for NaN and Infinity, which were written as null
         check_depth(text)

@@ -247,8 +247,8 @@ class Connection(Generic[StateT, MessageT_co]):
         """Wait until a message can be queued immediately, so that ids are in message order.
 
         Returns:
-            The seconds spent waiting, and whether the caller has the turn of a sender, so that it
-            must call :meth:`SendQueue.end_turn`.
+            The seconds spent waiting, and whether the caller holds a sender's turn, in which case
+            it must call :meth:`SendQueue.end_turn`.
 
         Raises:
             RequestTimeout: the message could not be queued in time.
@@ -273,22 +273,22 @@ class Connection(Generic[StateT, MessageT_co]):
         cause = "the connection was not open or not ready"
         if not send_queue.holds_data:
             cause = "send_rate was used up" if send_queue.is_paced else "the send queue was full"
-        raise RequestTimeout(message, timeout, f"it was not sent, because {cause}")
+        raise RequestTimeout(message, timeout, f"the request was not sent, because {cause}")
 
     @property
     def _pause(self) -> str:
         """Why no messages are being read at the moment, for error messages; "" if they are."""
         if self._receive_queue.reader_waiting:
-            count = len(self._receive_queue.items)
             return (
-                f"the reply may not have been read, because {count} messages are waiting to be "
-                "received: receive them in another task, or increase max_queue"
+                "the reply may not have been read, because the receive queue is full "
+                f"({len(self._receive_queue.items)} waiting): receive its messages in another "
+                "task, or increase max_queue"
             )
         subscriptions = self._session.subscriptions
         if subscriptions is not None and subscriptions.full_queue is not None:
             return "the reply may not have been read, because a subscription's updates are waiting"
         if self._actor.backlog:
-            return f"{self._actor.backlog} messages are waiting for a hook"
+            return f"messages waiting for a hook: {self._actor.backlog}"
         return ""
 
     async def send_frame(self, frame: Frame) -> None:
@@ -361,7 +361,7 @@ class Connection(Generic[StateT, MessageT_co]):
     def discard_unsent(self) -> tuple[Data, ...]:
         """Remove all queued messages that are not being written. Allowed in hooks.
 
-        Call it in ``handle_disconnect`` if messages must not be sent late, such as orders after an
+        Call it in ``handle_disconnect`` if messages, such as orders, must not be sent late after an
         outage. A ``flush()`` that is waiting for them raises ConnectionClosed.
 
         The messages of subscriptions stay in the queue.
@@ -432,7 +432,8 @@ class Connection(Generic[StateT, MessageT_co]):
 
         Raises:
             UsageError: ``fragments=True`` was not passed to ``connect()`` or ``serve()``, or the
-                call is made inside a hook of this connection. For others, see :class:`Fragments`.
+                call is made inside a hook of this connection. For other exceptions, see
+                :class:`Fragments`.
         """
         self._mailbox.reject_inside_hook("receive_fragments")
         queue = self._receive_queue

@@ -45,7 +45,7 @@ class Pacer:
         self._taken += count
 
     def written(self, count: int, now: float) -> None:
-        """Record that messages which had slots were written."""
+        """Record that messages that had slots were written."""
         self._taken -= count
         self._times.extend([now] * count)
 

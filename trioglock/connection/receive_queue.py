@@ -77,7 +77,7 @@ class ReceiveQueue:
         return len(self.items) >= self.pause_at
 
     def collect(self) -> bool:
-        """Called if :attr:`items` is empty; return whether the call has added a message.
+        """Add a message to :attr:`items`, which is empty, if possible; return whether it was added.
 
         With ``fragments=True``, the call joins the fragments of a message.
         """
@@ -132,7 +132,7 @@ class ReceiveQueue:
         return self._readers.park()
 
     def notify_taken(self) -> None:
-        """Wake the reader task if enough messages were taken. Call it if :attr:`reader_waiting`."""
+        """Wake the reader task if enough messages were taken, when it waits."""
         if self._space_waiters and len(self.items) <= self._low:
             self._space_waiters.unpark_all()
 

@@ -258,11 +258,11 @@ class Requests:
             has_link: whether an open link carries the request.
 
         Raises:
-            UsageError: no reply can have this id, or another request with it is waiting.
+            UsageError: no reply can have this id, or a pending request already uses it.
         """
         key = ref if ref.__class__ in _PLAIN else key_of(ref)
         if key is None:
-            raise UsageError(f"the id of a request must be hashable and not None, not {ref!r}")
+            raise UsageError(f"the id of a request must be hashable and must not be None: {ref!r}")
         if key in self.pending:
             other = self.pending[key].event
             raise UsageError(f"the id {ref!r} belongs to a request that is waiting: {other!r:.200}")
@@ -353,8 +353,8 @@ class Requests:
             final: whether this was the last link. If so, all requests fail.
 
         Returns:
-            Their frames that may still be in the send queue. On another link nobody waits for the
-            replies, and the peer may require that ids grow.
+            Those of their frames that may still be in the send queue. On another link nobody waits
+            for the replies, and the peer may require that ids increase.
         """
         unsent: list[Any] = []
         for request in list(self.pending.values()):

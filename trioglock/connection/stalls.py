@@ -23,7 +23,8 @@ from .send_queue import SendQueue
 __all__ = ["StallWatch"]
 
 CHECKS = 4
-"""How often the user's function and the progress of a large message are checked per timeout."""
+"""How many times per timeout the user's function is called and the progress of a large message is
+checked."""
 
 
 class StallWatch:

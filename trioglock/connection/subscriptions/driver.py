@@ -133,7 +133,7 @@ class SubscriptionDriver:
         self.remove_requests()
 
     def remove_requests(self) -> None:
-        """Remove the requests of this link that have not been written from the send queue."""
+        """Remove from the send queue the requests of this link that have not been written."""
         self._send_queue.remove([frame for frame, _ in self._frames])
         self._frames.clear()
 
@@ -276,7 +276,7 @@ class SubscriptionDriver:
         try:
             while self._machine.has_requests:
                 for subscribe, keys in self._machine.take_requests(trio.current_time()):
-                    # Each frame is an object of its own, by which close_link() finds it.
+                    # Each frame is a separate object, so close_link() can find it by identity.
                     frames += [
                         (PreparedMessage(self._encode(message)), keys)
                         for message in self._messages(keys, subscribe=subscribe)
@@ -352,7 +352,7 @@ class SubscriptionDriver:
     def check(self, now: float, due: float) -> float:  # noqa: ARG002 - called by the timer
         """Handle missing confirmations, after the reader has had some time to read them."""
         if self._send_queue.closed:
-            # subscribe() raises the end of the connection instead.
+            # subscribe() raises ConnectionClosed instead.
             self._stop_timer()
             return math.inf
         deadline = self._machine.next_deadline
@@ -376,7 +376,7 @@ def check_subscriptions(subscriptions: object) -> None:
     if subscriptions is None:
         return
     if not isinstance(subscriptions, Subscriptions):
-        hint = "an instance of" if isinstance(subscriptions, type) else "a subclass of"
+        hint = "an instance of" + ("" if isinstance(subscriptions, type) else " a subclass of")
         raise InvalidOption(
             f"subscriptions must be {hint} trioglock.Subscriptions, "
             f"not {describe_value(subscriptions)}"

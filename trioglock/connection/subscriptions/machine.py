@@ -6,7 +6,7 @@ link, and returns the requests to send. :mod:`.driver` calls it.
 
 The state of a key is that of its subscription on the current link. A key never has two requests in
 flight: it is unsubscribed only after its subscription has been confirmed, and subscribed again only
-after its end has been confirmed.
+after the end of that subscription has been confirmed.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
         return None
 
     def unsubscribed(self, message: MessageT) -> Collection[KeyT] | None:
-        """Return the keys that the message confirms to be unsubscribed.
+        """Return the keys whose unsubscription the message confirms.
 
         With this method, a key that is subscribed again waits for this confirmation. Without it,
         updates of the two subscriptions cannot be distinguished.
@@ -86,17 +86,17 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
         """Return whether the message means that the server accepts subscriptions from now on.
 
         The message may confirm a login. On each link, the method is called until it returns True.
-        Until then, neither subscriptions nor messages of the program are sent, only replies from
+        Until then, neither subscriptions nor the program's messages are sent, only replies from
         hooks. Without this method, the server is ready when ``handle_connect`` has returned.
         """
         return True
 
     def reset(self) -> None:
-        """Called when a link is opened: forget the ids that the server assigned on the last one."""
+        """Forget the ids that the server assigned on the previous link. Called for each link."""
 
 
 class Consumer(Protocol):
-    """Receives the updates of keys; a loop of the program."""
+    """Receives the updates of keys: a loop in the program."""
 
     def put(self, key: Any, message: Any) -> None:
         """Add an update."""
@@ -121,7 +121,8 @@ class KeyState(Enum):
     ACTIVE = "active"
     """Its subscription was confirmed, or was sent to a server that does not confirm."""
     REFUSED = "refused"
-    """It was not confirmed in time, or the server ended it. It is unsubscribed as a precaution."""
+    """Its subscription was not confirmed in time, or the server ended it. The client unsubscribes
+    from the key as a precaution."""
     LEAVING = "leaving"
     """The message that unsubscribes it was sent."""
 
@@ -340,7 +341,8 @@ class SubscriptionMachine:
             for consumer in entry.consumers:
                 consumer.put(key, message)
         elif entry.state is REQUESTED:
-            # The update may belong to the earlier subscription; those after its end are missing.
+            # The update may belong to the earlier subscription; updates sent after the end of that
+            # subscription are missing.
             for consumer in entry.consumers:
                 consumer.interrupted(key)
         return True

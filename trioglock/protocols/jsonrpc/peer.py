@@ -79,7 +79,7 @@ class Peer(EventSocket[None]):
         methods: the functions that the other side may call, by name.
         codec: by default :class:`~trioglock.codecs.JSON`.
         max_concurrent: the number of async methods that may run at the same time.
-        max_waiting: the number of calls of async methods that may wait for another one to end.
+        max_waiting: the number of calls to async methods that may wait for another one to end.
             Further requests are refused with the code -32000, and further notifications are
             dropped.
         max_batch: the number of calls that one message may contain. A larger batch is refused with
@@ -206,7 +206,7 @@ class Peer(EventSocket[None]):
         if notifications and not is_batch:
             return Deliver(notifications[0]), state
         if notifications:  # a hook delivers only one value
-            self.connection._receive_queue.extend(notifications)  # noqa: SLF001 - as a result would
+            self.connection._receive_queue.extend(notifications)  # noqa: SLF001 - as hooks do
         reply = self._encode(responses)
         return None if reply is None else Reply(reply), state
 
