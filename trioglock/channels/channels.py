@@ -79,6 +79,7 @@ class Channels:
         """The hub."""
         self._routes = ChannelRoutes(routes)
         self._index = TopicIndex(hub)
+        self._has_presence = False
         make_socket = partial(ChannelsSocket, self._routes, self._index, max_topics)
         self._target = ChannelsTarget(make_socket, connect, id)
 

@@ -153,12 +153,15 @@ class TopicIndex:
 
     def deliver_local(
         self, topic: str, frame: Data, *, exclude: Container[ChannelActor] = ()
-    ) -> None:
-        """Deliver a frame to the members in this process, except some of them."""
+    ) -> int:
+        """Deliver a frame to the members in this process, except some; return their number."""
         subscriber = self._topics.get(topic)
-        if subscriber is not None:
-            subscriber.deliver(frame, [one for one in subscriber.members if one not in exclude])
-            Fanout.current().schedule()
+        if subscriber is None:
+            return 0
+        members = [one for one in subscriber.members if one not in exclude]
+        subscriber.deliver(frame, members)
+        Fanout.current().schedule()
+        return len(members)
 
     def report_gap(self, gap: Gap) -> None:
         """Log a gap, once for all topics."""
