@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from .._hints import describe_value
+from ..codecs import JSON
 from ..errors import BrokerError, BrokerUnavailable, DecodeError, InvalidOption, UsageError
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.presence import DIFF, STATE
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Presence"]
 
+_json = JSON()
 _logger = logging.getLogger("trioglock.channels")
 
 HUB_CHANNEL = f"{TOPIC_PREFIX}presence"
@@ -37,6 +38,13 @@ HUB_CHANNEL = f"{TOPIC_PREFIX}presence"
 
 MERGE_SECONDS = 0.01
 """Changes within this time are sent as one diff."""
+
+SECONDS_PER_DELIVERY = 30e-6
+"""Three times what the delivery of a diff to one client costs, roughly. The next diffs are not sent
+before this time has passed for each delivery: in large topics, more changes are merged."""
+
+MAX_MERGE_SECONDS = 0.25
+"""The next diffs are never delayed by more than this."""
 
 END_SECONDS = 1.0
 """Seconds for the last message to the other processes when the hub closes."""
@@ -56,29 +64,33 @@ class Presence:
 
     The tracking client receives ``presence_state``, and all members of the topic receive a
     ``presence_diff`` when entries come, change or go; phoenix.js and the other clients of Phoenix
-    turn both into a list. The diff of an entry follows within about 10 milliseconds, together with
-    other changes. A client receives no diff of what its state contains, except for changes before
-    it was tracked.
+    turn both into a list. They are sent about 10 milliseconds after the change, together with other
+    changes, and after up to a quarter of a second in large topics with many changes. A client
+    receives no diff of what its state contains, except for changes before it was tracked.
 
     Processes that share a hub announce their entries to each other. If a process is silent for 30
     seconds, its entries are removed. They are removed immediately when its hub closes.
 
     Args:
-        channels: the server, which can have one Presence.
+        channels: the server.
         name: a name of this process that stays the same when it is restarted, and that no other
             process has. Then the entries from before a crash are removed as soon as the process is
             back. By default a random one.
 
     Raises:
         InvalidOption: an argument has the wrong type.
+        UsageError: the server already has a Presence.
     """
 
     def __init__(self, channels: Channels, *, name: str | None = None) -> None:
         if not isinstance(channels, Channels):
             raise InvalidOption(f"channels must be a Channels, not {describe_value(channels)}")
+        if channels._has_presence:  # noqa: SLF001 - the same package
+            raise UsageError(f"{channels!r} already has a Presence: its diffs would be sent twice")
         if not (name is None or (isinstance(name, str) and name)):
             raise InvalidOption(f"name must be a str that is not empty, not {name!r}")
-        self._index = channels._index  # noqa: SLF001 - the same package
+        channels._has_presence = True  # noqa: SLF001
+        self._index = channels._index  # noqa: SLF001
         self._hub = channels.hub
         self._name = name
         self._replica: PresenceReplica | None = None
@@ -225,25 +237,30 @@ class Presence:
                 await session.publish(HUB_CHANNEL, replica.end())
 
     async def _send_diffs(self, replica: PresenceReplica) -> None:
+        next_at = trio.current_time()
         while True:
             await self._changed.wait()
-            await trio.sleep(MERGE_SECONDS)
+            await trio.sleep_until(max(trio.current_time() + MERGE_SECONDS, next_at))
             self._changed = trio.Event()
-            self._send_diffs_now(replica)
+            seconds = SECONDS_PER_DELIVERY * self._send_diffs_now(replica)
+            next_at = trio.current_time() + min(seconds, MAX_MERGE_SECONDS)
             if replica.has_messages:
                 self._has_messages.set()
 
-    def _send_diffs_now(self, replica: PresenceReplica) -> None:
+    def _send_diffs_now(self, replica: PresenceReplica) -> int:
+        """Send all changes, and return the number of clients that receive them."""
         # The states contain the changes of the diffs, so each client receives one or the other.
         needs_state, self._needs_state = self._needs_state, {}
+        deliveries = len(needs_state)
         for topic, diff in replica.index.take_diffs().items():
-            frame = f'[null,null,{json.dumps(topic)},"{DIFF}",{diff}]'
-            self._index.deliver_local(topic, frame, exclude=needs_state.keys())
+            frame = f"{_json.encode([None, None, topic, DIFF])[:-1]},{diff}]"
+            deliveries += self._index.deliver_local(topic, frame, exclude=needs_state.keys())
         for actor in needs_state:
             join = actor.join
             if join.state is JoinState.JOINED:
-                head = json.dumps([join.join_ref, None, join.topic, STATE])[:-1]
+                head = _json.encode([join.join_ref, None, join.topic, STATE])[:-1]
                 actor.outgoing.send(f"{head},{replica.index.encode_state(join.topic)}]")
+        return deliveries
 
     async def _publish(self, replica: PresenceReplica, session: BrokerSession) -> None:
         while True:

@@ -29,6 +29,7 @@ __all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_c
 _logger = logging.getLogger("trioglock.channels")
 
 ORIGIN_BYTE = 255
+BROADCAST_BYTE = b"\x02"
 DISCONNECT = "disconnect"
 HUB_CLOSED = Close(1001, "the hub has closed")
 
@@ -59,7 +60,7 @@ def split_origin(data: Data) -> tuple[Data, str | None]:
         return frame, origin
     if data[:1] != bytes([ORIGIN_BYTE]):
         return data, None
-    end = 2 + data[1]
+    end = 2 + int.from_bytes(data[1:2])
     return data[end:], data[2:end].decode(errors="replace")
 
 
@@ -152,12 +153,15 @@ class TopicIndex:
 
     def deliver_local(
         self, topic: str, frame: Data, *, exclude: Container[ChannelActor] = ()
-    ) -> None:
-        """Deliver a frame to the members in this process, except some of them."""
+    ) -> int:
+        """Deliver a frame to the members in this process, except some; return their number."""
         subscriber = self._topics.get(topic)
-        if subscriber is not None:
-            subscriber.deliver(frame, [one for one in subscriber.members if one not in exclude])
-            Fanout.current().schedule()
+        if subscriber is None:
+            return 0
+        members = [one for one in subscriber.members if one not in exclude]
+        subscriber.deliver(frame, members)
+        Fanout.current().schedule()
+        return len(members)
 
     def report_gap(self, gap: Gap) -> None:
         """Log a gap, once for all topics."""
@@ -195,6 +199,10 @@ class TopicSubscriber(Subscriber):
             self._index.report_gap(event)
         elif event.channel == self._channel:  # not a message to all subscribers of the hub
             frame, origin = split_origin(event.data)
+            if frame[:1] not in ("[", BROADCAST_BYTE):
+                # Any program can publish; clients would not survive it.
+                _logger.error("a message to the topic %r is not a broadcast", self.topic)
+                return
             # A copy: a write that fails may end a connection.
             members = list(self.members)
             if origin is not None:
