@@ -123,6 +123,25 @@ def test_a_failed_reconnect_shows_the_number_of_attempts_and_the_last_reason() -
 
 
 @pytest.mark.parametrize(
+    ("attempts", "short_links", "text"),
+    [
+        (1, 1, "1 attempt, which connected, but for less than 2 seconds (stable_after)"),
+        (3, 3, "3 attempts, all of which connected, but for less than 2 seconds (stable_after)"),
+        (3, 2, "3 attempts, 2 of which connected, but for less than 2 seconds (stable_after)"),
+        (3, 0, "3 attempts"),
+    ],
+)
+def test_a_failed_reconnect_mentions_links_that_were_too_short(
+    attempts: int, short_links: int, text: str
+) -> None:
+    """Otherwise "gave up after 10 attempts" would look like a server that cannot be reached."""
+    error = ReconnectFailed([RemoteClose(code=1001)] * attempts, short_links, 2.0)
+    assert str(error) == f"gave up after {text}; closed by the peer: 1001"
+    copied = copy.copy(error)
+    assert (str(copied), copied.short_links) == (str(error), short_links)
+
+
+@pytest.mark.parametrize(
     ("error", "code", "reason", "text"),
     [
         (ConnectionClosedOK(Close(1000), Close(1000)), 1000, "", "the connection is closing: 1000"),

@@ -133,7 +133,10 @@ class UsageError(TrioglockError, RuntimeError):
 
 
 class BadHookResult(TrioglockError, TypeError):
-    """A hook of your Socket returned an invalid value. The message names the hook and the value."""
+    """A hook of your Socket returned an invalid value. The message names the hook and the value.
+
+    Also raised for the methods of :class:`~trioglock.Subscriptions`.
+    """
 
 
 class CallTimeout(TrioglockError, TimeoutError):
@@ -207,7 +210,7 @@ class SubscriptionRefused(TrioglockError):
 
     Args:
         key: the key.
-        message: the server's message, as it was decoded.
+        message: the server's whole message, decoded by the codec.
         ended: whether the subscription was active.
     """
 
@@ -220,7 +223,7 @@ class SubscriptionRefused(TrioglockError):
     def __str__(self) -> str:
         verb = "ended" if self.ended else "refused"
         return redact_line(
-            f"the server has {verb} the subscription to {self.key!r}: {safe_repr(self.message)}"
+            f"the server has {verb} the subscription to {self.key!r}: {shorten(self.message)}"
         )
 
 
@@ -407,15 +410,33 @@ class ReconnectFailed(ConnectError):
 
     Args:
         attempts: the reason for each failed attempt, oldest first.
+        short_links: how many of them connected, but for less than ``stable_after`` seconds.
+        stable_after: as in the :class:`~trioglock.Backoff`.
     """
 
-    def __init__(self, attempts: Sequence[Disconnect]) -> None:
+    def __init__(
+        self, attempts: Sequence[Disconnect], short_links: int = 0, stable_after: float = 0.0
+    ) -> None:
         super().__init__(tuple(attempts))
         self.attempts: tuple[Disconnect, ...] = tuple(attempts)
+        self.short_links = short_links
+        self.stable_after = stable_after
 
     def __str__(self) -> str:
         last = f"; {self.attempts[-1]}" if self.attempts else ""
-        return redact_line(f"gave up after {count(len(self.attempts), 'attempt')}{last}")
+        return redact_line(f"{describe_attempts(self)}{last}")
+
+
+def describe_attempts(error: ReconnectFailed) -> str:
+    """Describe how many attempts failed, and how, but not their reasons."""
+    total = len(error.attempts)
+    text = f"gave up after {count(total, 'attempt')}"
+    if not error.short_links:
+        return text
+    connected = "all" if error.short_links == total else error.short_links
+    subject = "which" if total == 1 else f"{connected} of which"
+    limit = f"{seconds_text(error.stable_after)} (stable_after)"
+    return f"{text}, {subject} connected, but for less than {limit}"
 
 
 class ConnectionClosed(TrioglockError):

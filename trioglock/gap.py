@@ -26,3 +26,8 @@ class Gap:
     seconds: float
     id: str | None = None
     channel: Any = None
+
+    def __repr__(self) -> str:
+        position = "" if self.id is None else f", id={self.id!r}"
+        channel = "" if self.channel is None else f", channel={self.channel!r}"
+        return f"Gap(seconds={self.seconds!r}{position}{channel})"

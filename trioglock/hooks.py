@@ -122,7 +122,7 @@ class ConnectionInfo:
         response_headers: the headers of the response.
         peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none.
         attempt: the number of this link (network connection), counted from 1 over the life of the
-            connection.
+            connection. Failed attempts do not count.
         connection: the connection, to ``cast``, to start background tasks or to ``abort``.
     """
 
@@ -318,10 +318,11 @@ class Socket(Generic[StateT, MessageT_co]):
     def handle_disconnect(
         self, reason: Disconnect, state: StateT
     ) -> MaybeAwaitable[tuple[Reconnect | Stop | None, StateT]]:
-        """Called after the connection is closed, lost or refused.
+        """Called after the connection is closed by either side, lost or refused.
 
-        It is not called after ``abort()`` or an exception in a hook. Until it returns, the status
-        is ``RECONNECTING`` if the policy reconnects, and ``DECIDING`` if it does not.
+        After a close by your own program, the decision is ignored. The hook is not called after
+        ``abort()`` or an exception in a hook. Until it returns, the status is ``RECONNECTING`` if
+        the policy reconnects, and ``DECIDING`` if it does not.
 
         Args:
             reason: why the link ended; see :mod:`trioglock.disconnect`.
@@ -383,6 +384,17 @@ def check_socket(
         refuse_codec(type(socket))
     socket._check()  # noqa: SLF001 - a hook of the package's own layers
     return socket
+
+
+def refuse_subscriptions(socket: Socket[Any, Any]) -> None:
+    """Raise InvalidOption if the socket decodes its own messages."""
+    kind = type(socket)
+    if kind._own_codec:  # noqa: SLF001 - a hook of the package's own layers
+        raise InvalidOption(
+            f"{kind.__name__} decodes its own messages, so subscriptions cannot use them: leave "
+            "out the option subscriptions and subscribe again in handle_connect, or use a Socket "
+            "without a codec of its own and connect(..., codec=JSON(), subscriptions=...)"
+        )
 
 
 def refuse_codec(kind: type[Socket[Any, Any]]) -> None:

@@ -84,6 +84,13 @@ async def test_a_broadcast_from_a_hook_reaches_all_clients_including_the_sender(
             assert await client.receive() == expected
 
 
+class Greedy(Channel[None]):
+    """It cannot be created for a join."""
+
+    def __init__(self, database: Any) -> None:
+        self.database = database
+
+
 @pytest.mark.parametrize(
     ("routes", "text"),
     [
@@ -92,6 +99,7 @@ async def test_a_broadcast_from_a_hook_reaches_all_clients_including_the_sender(
         ({"*room": Room}, "a final star"),
         ({"": Room}, "a final star"),
         ({"room:*": Room()}, "must lead to a Channel class"),
+        ({"room:*": Greedy}, "without arguments"),
         ({"room:*": Room, "room:1": Room}, "never used"),
         ({"room:*": Room, "room:1:*": Room}, "never used"),
     ],

@@ -16,7 +16,7 @@ from tests.asgi.test_asgi import running
 from tests.channels.helpers import serving_channels
 from tests.protocols.clock import MOCK_CLOCK
 from tests.protocols.phoenix.test_javascript import EXPECTED, NODE
-from trioglock import HandshakeRefused, serve
+from trioglock import HandshakeRefused, TrioWebsocketTransport, serve
 from trioglock.asgi import WebSocketApp
 from trioglock.channels import (
     Answer,
@@ -84,7 +84,8 @@ async def serving(kind: str, **options: Any) -> AsyncIterator[tuple[Channels, st
         async with hub, running(WebSocketApp(channels.socket)) as where:
             yield channels, where
     else:
-        async with hub, serve(channels.socket, "127.0.0.1", 0) as server:
+        transport = TrioWebsocketTransport() if kind == "trio-websocket" else None
+        async with hub, serve(channels.socket, "127.0.0.1", 0, transport=transport) as server:
             yield channels, f"127.0.0.1:{server.port}"
 
 
@@ -111,7 +112,7 @@ async def test_the_official_javascript_client(node: str, kind: str) -> None:
     assert set(tokens) == {"secret?no"}
 
 
-@pytest.mark.parametrize("kind", ["serve", "asgi"])
+@pytest.mark.parametrize("kind", ["serve", "trio-websocket", "asgi"])
 async def test_a_client_of_the_library_websockets(kind: str) -> None:
     """Frames, a refusal with 403, and the subprotocol of a token."""
 
@@ -157,7 +158,7 @@ async def test_a_client_of_the_library_websockets(kind: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", ["serve", "asgi"])
+@pytest.mark.parametrize("kind", ["serve", "trio-websocket", "asgi"])
 async def test_broadcasts_and_disconnects_on_real_sockets(kind: str) -> None:
     with trio.fail_after(20):
         async with (

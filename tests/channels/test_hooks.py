@@ -26,7 +26,7 @@ from trioglock.channels import (
     Stop,
 )
 from trioglock.channels.actor import MAX_PENDING
-from trioglock.errors import ConnectionClosedError, InvalidOption, UsageError
+from trioglock.errors import ConnectionClosedError, EncodeError, InvalidOption, UsageError
 from trioglock.pubsub import Hub
 from trioglock.routing import Router
 
@@ -423,6 +423,56 @@ async def test_a_lost_connection_cancels_slow_hooks_and_joins() -> None:
         assert sorted(topic for topic, _, _ in Room.ends) == ["room:1", "room:2"]
         assert Room.cancelled == [{"seconds": 1000}]
         assert site.channels.hub.statistics().subscribers == 0
+
+
+@MOCK_CLOCK
+async def test_a_server_that_aborts_cancels_hooks_and_joins_and_runs_terminate() -> None:
+    class Room(Patient):
+        async def join(self, topic: str, payload: Any, user: Any) -> Any:
+            await trio.sleep(payload.get("seconds", 0))
+            return {}, 0
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        await raw.join("room:1", "1")
+        await raw.join("room:2", "2")
+        await raw.send("1", "3", "room:1", "x", {"seconds": 1000})
+        await raw.send("4", "4", "room:3", "phx_join", {"seconds": 1000})
+        await wait_all_tasks_blocked()
+        site.server.abort()
+        await site.server.wait_closed()
+        assert trio.current_time() < 100
+        assert sorted(topic for topic, _, _ in Room.ends) == ["room:1", "room:2"]
+        assert site.channels.hub.statistics().subscribers == 0
+
+
+@MOCK_CLOCK
+async def test_cancelling_a_task_that_uses_a_channel_does_not_affect_the_channel() -> None:
+    channels: list[Any] = []
+
+    class Room(Recording):
+        def handle_in(self, event: str, payload: Any, state: int) -> Any:
+            channels.append((self, self.ref))
+            return None, state
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        await raw.join()
+        await raw.send("1", "2", "room:1", "x", {})
+        await raw.alive()
+        channel, ref = channels[0]
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await channel.push("never", {})
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await channel.broadcast("never", {})
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await channel.answer(ref, "never")
+        with pytest.raises(EncodeError):
+            await channel.answer(ref, "ok", object())
+        await channel.push("text", {})
+        await channel.answer(ref, "ok")
+        assert [event for event, _ in await events(raw, 2)] == ["text", "phx_reply"]
 
 
 # Failing hooks.

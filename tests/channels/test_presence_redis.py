@@ -71,12 +71,15 @@ async def test_a_burst_of_joins_in_both_processes_loses_none(redis: RealRedis) -
             await agreed(one, two, count=30)
 
 
-async def test_processes_agree_again_after_an_outage_of_redis(redis: RealRedis) -> None:
+@pytest.mark.parametrize("history", [None, 100])
+async def test_processes_agree_again_after_an_outage_of_redis(
+    redis: RealRedis, history: int | None
+) -> None:
     """Changes meanwhile reach the clients of their own process immediately."""
     with trio.fail_after(SECONDS):
         async with (
-            serving_presence(Hub(broker=redis.broker(publish_timeout=0.5))) as one,
-            serving_presence(Hub(broker=redis.broker(publish_timeout=0.5))) as two,
+            serving_presence(Hub(broker=redis.broker(publish_timeout=0.5, history=history))) as one,
+            serving_presence(Hub(broker=redis.broker(publish_timeout=0.5, history=history))) as two,
             one.dial() as al,
             two.dial() as bo,
         ):

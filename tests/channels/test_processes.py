@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import trio
 
 from tests.channels.helpers import ChannelsSite, serving_channels
 from tests.pubsub.redis_server import RealRedis
@@ -185,6 +186,41 @@ async def test_a_message_to_all_subscribers_of_the_hub_is_not_a_message_of_a_top
         await raw.join()
         await site.channels.hub.publish("to everyone")
         await raw.alive()
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "text", "origin text", "origin [", "[]", b"", b"x", b"\xff", b"\xff\x05ab", b"\x02"],
+)
+@pytest.mark.parametrize("topic", ["room:1", "other:1"])
+async def test_a_message_that_is_no_broadcast_ends_nothing(data: str | bytes, topic: str) -> None:
+    """Any program can publish on the channels of topics. A frame that is cut off is passed on."""
+    routes: Any = {"room:*": Room, "other:*": Channel}
+    async with serving_channels(routes) as site, site.dial() as raw:
+        await raw.join(topic)
+        await site.channels.hub.publish(data, f"phoenix:topic:{topic}")
+        await site.channels.broadcast(topic, "news", {})
+        frames = [await raw.raw()]
+        while frames[-1] != f'[null,null,"{topic}","news",{{}}]':
+            frames.append(await raw.raw())
+        assert frames[:-1] in ([], ["["], ["[]"], [b"\x02"])
+
+
+@pytest.mark.slow
+async def test_an_outage_of_redis_is_logged_and_joins_survive_it(
+    redis: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = RedisBroker(redis.url)
+    async with serving_channels(Room, hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await raw.join()
+        await raw.join("room:2", "2")
+        redis.kill()
+        redis.start()
+        await site.channels.broadcast("room:1", "news", {})
+        assert (await raw.receive())[3] == "news"
+        while "may be missing in 2 topics" not in caplog.text:
+            await trio.sleep(0.01)
+        assert caplog.text.count("may be missing") == 1
 
 
 async def test_two_servers_with_one_hub_share_their_topics() -> None:

@@ -11,17 +11,21 @@ import pytest
 import trio
 
 from tests.channels.helpers import ChannelsSite, RawPhoenix, serving_channels
-from trioglock import connect
+from trioglock import InvalidOption, MemoryListener, Request, connect, serve
 from trioglock.channels import (
     Answer,
     Broadcast,
     Channel,
+    Channels,
     ConnectRequest,
     JoinRefused,
     Push,
     Stop,
 )
+from trioglock.codecs import JSON
 from trioglock.errors import ConnectionClosedError, HandshakeRefused
+from trioglock.headers import Headers
+from trioglock.pubsub import Hub
 
 
 class Facts(Channel[None]):
@@ -481,6 +485,55 @@ async def test_a_token_in_a_subprotocol_reaches_connect_and_phoenix_is_selected(
         async with site.phoenix(auth_token="another"):
             pass
     assert tokens == [token, None, "another"]
+
+
+async def test_connect_gets_the_certificate_and_the_address_of_the_client() -> None:
+    requests: list[ConnectRequest] = []
+    channels = Channels({"room:*": Facts}, hub=Hub(), connect=requests.append)
+    certificate: dict[str, Any] = {"subject": ((("commonName", "al"),),)}
+    request = Request(
+        target="/socket/websocket?vsn=2.0.0&a=1&a=2&b=",
+        headers=Headers({"X-Name": "value"}),
+        peer="192.0.2.1:5000",
+        secure=True,
+        peer_certificate=certificate,
+        peer_certificate_der=b"der",
+    )
+    target: Any = channels.socket
+    assert (await target._admit(request)).status == 403  # append() returns None
+    assert requests == [
+        ConnectRequest(
+            path="/socket/websocket",
+            params={"a": "2", "b": ""},
+            headers=request.headers,
+            peer="192.0.2.1:5000",
+            secure=True,
+            peer_certificate=certificate,
+            peer_certificate_der=b"der",
+        )
+    ]
+
+
+async def test_a_server_for_channels_has_no_codec() -> None:
+    channels = Channels({"room:*": Facts}, hub=Hub())
+    with pytest.raises(InvalidOption, match="speaks the protocol of Phoenix"):
+        serve(channels.socket, listeners=[MemoryListener()], codec=JSON())
+    with pytest.raises(InvalidOption, match=r"as in hub\.socket"):
+        serve(channels, listeners=[MemoryListener()])  # type: ignore[arg-type]
+
+
+async def test_the_options_of_the_server_choose_the_subprotocol_if_they_say_so() -> None:
+    async with serving_channels(Facts, serve_options={"subprotocols": ["mine"]}) as site:
+        async with dial(site, subprotocols=["phoenix", "mine"]) as raw:
+            assert raw.connection.subprotocol == "mine"
+        error = await refusal(site, "/socket/websocket?vsn=2.0.0", subprotocols=["phoenix"])
+        assert error.status == 400
+
+
+async def test_an_id_that_is_no_text_gets_500(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving_channels(Facts, id=lambda user: 7) as site:
+        assert (await refusal(site, "/socket/websocket?vsn=2.0.0")).status == 500
+    assert "id must return a str or None, not int" in caplog.text
 
 
 async def test_an_exception_in_connect_gets_500(caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,11 @@ def test_giving_up() -> None:
     assert describe_end(error) == "closed by the peer: 1001; gave up after 10 attempts"
     error.__cause__ = ReconnectFailed(attempts[:1])
     assert describe_end(error) == "closed by the peer: 1001; gave up after 1 attempt"
+    error.__cause__ = ReconnectFailed([RemoteClose(code=1001)] * 3, 3, 10.0)
+    assert describe_end(error) == (
+        "closed by the peer: 1001; gave up after 3 attempts, all of which connected, "
+        "but for less than 10 seconds (stable_after)"
+    )
     text = describe_failure(ReconnectFailed(attempts))
     assert text.startswith("gave up after 10 attempts; could not connect: refused by ws://host/?")
     assert describe_failure(ReconnectFailed([])) == "gave up after 0 attempts"

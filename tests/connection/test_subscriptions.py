@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +29,8 @@ from trioglock import (
     UsageError,
     connect,
 )
+from trioglock.protocols.jsonrpc import Peer
+from trioglock.routing import EventSocket
 
 from .feeds import CODEC, Feed, FeedServer, SilentFeed
 
@@ -609,6 +612,85 @@ async def test_errors_in_the_users_object(
             await server.send({"x": 1})
             async with conn.subscribe("a"):
                 raise AssertionError
+
+
+@pytest.mark.parametrize("name", ["key_of", "confirmed", "refused", "unsubscribed", "is_ready"])
+async def test_without_a_codec_a_method_that_reads_text_fails(
+    name: str, autojump_clock: MockClock
+) -> None:
+    """The error names the method and the option, and has the original error as its cause."""
+
+    class Raw(Feed):
+        def key_of(self, message: Any) -> Any:
+            return message["key"] if name == "key_of" else None
+
+        def confirmed(self, message: Any) -> Any:
+            return message.get("subscribed") if name == "confirmed" else None
+
+        def refused(self, message: Any) -> Any:
+            return message.get("refused") if name == "refused" else None
+
+        def unsubscribed(self, message: Any) -> Any:
+            return message.get("unsubscribed") if name == "unsubscribed" else None
+
+        def is_ready(self, message: Any) -> Any:
+            return message["ready"] if name == "is_ready" else True
+
+    transport = MemoryTransport()
+    text = rf"Raw\.{name} raised (Type|Attribute)Error for '.*'\. Without a codec, .*codec=JSON\(\)"
+    with pytest.raises(BadHookResult, match=text) as caught:
+        async with connect("ws://feed/", **options(transport, Raw(), codec=None)):
+            server = await FeedServer.accept(transport)
+            await server.send({"key": "a"})
+            await trio.sleep(1)
+    assert isinstance(caught.value.__cause__, TypeError | AttributeError)
+
+
+@pytest.mark.parametrize("name", ["subscribe", "unsubscribe"])
+async def test_without_a_codec_messages_are_text(name: str, autojump_clock: MockClock) -> None:
+    """A dict is refused, and the error names the method and the option."""
+
+    class Raw(SilentFeed):
+        def subscribe(self, keys: Sequence[str]) -> list[Any]:
+            return super().subscribe(keys) if name == "subscribe" else [" ".join(keys)]
+
+    transport = MemoryTransport()
+    text = rf"Raw\.{name} returned the message \{{'{name}': .*\. Without a codec, .*codec=JSON"
+    with pytest.raises(BadHookResult, match=text):
+        async with connect("ws://feed/", **options(transport, Raw(), codec=None)) as conn:
+            await FeedServer.accept(transport)
+            async with conn.subscribe("a"):
+                pass
+            await trio.sleep(1)
+
+
+@pytest.mark.parametrize("socket", [Peer(), EventSocket()])
+def test_a_socket_that_decodes_its_own_messages(socket: Socket[Any, Any]) -> None:
+    text = f"{type(socket).__name__} decodes its own messages.*leave out the option subscriptions"
+    with pytest.raises(InvalidOption, match=text):
+        connect("ws://feed/", socket, subscriptions=Feed())
+
+
+@pytest.mark.parametrize(
+    ("gap", "text"),
+    [
+        (Gap(1.5), "Gap(seconds=1.5)"),
+        (Gap(0.0, channel="a"), "Gap(seconds=0.0, channel='a')"),
+        (Gap(0.0, "1-2", "a"), "Gap(seconds=0.0, id='1-2', channel='a')"),
+    ],
+)
+def test_the_text_of_a_gap(gap: Gap, text: str) -> None:
+    """Only what it has."""
+    assert repr(gap) == text
+
+
+def test_the_text_of_a_refusal_is_short() -> None:
+    """``message`` is the whole message."""
+    message = {"code": 403, "text": "x" * 5000}
+    error = SubscriptionRefused("a", message)
+    assert str(error).startswith("the server has refused the subscription to 'a': {'code': 403, ")
+    assert len(str(error)) < 300
+    assert error.message is message
 
 
 def test_invalid_options() -> None:

@@ -50,6 +50,9 @@ PUBLISH_SECONDS = 10.0
 
 OVERLOADED = {"reason": "too many messages are waiting"}
 
+TERMINATED = Left()
+"""The reason of an actor whose ``terminate`` has begun. It stands for the actual one."""
+
 Later: TypeAlias = Callable[[], Awaitable[None]]
 """The part of a job that has to wait."""
 
@@ -128,11 +131,6 @@ class ChannelActor:
     def __repr__(self) -> str:
         return f"<ChannelActor {self.hooks.name} of {self.join!r}>"
 
-    @property
-    def channel(self) -> Channel[Any]:
-        """The user's object."""
-        return self._channel
-
     def add_end_callback(self, callback: Callable[[], object]) -> None:
         """Call a plain function when a channel that has joined ends, just before ``terminate``.
 
@@ -201,10 +199,10 @@ class ChannelActor:
 
     def cast(self, message: Any) -> None:
         """See :meth:`Channel.cast`."""
-        if not self.hooks.has_cast:
-            self._channel.handle_cast(message, self._state)
         if self.join.state is JoinState.ENDED:
             raise self._closed_error()
+        if not self.hooks.has_cast:
+            self._channel.handle_cast(message, self._state)
         if not self._add(_Job(CAST, None, "", message)):
             raise trio.WouldBlock
         if not self._busy:
@@ -438,7 +436,11 @@ class ChannelActor:
                 f"the push {ref!r} cannot be answered: it was answered before, or handle_in has "
                 "returned without using self.ref"
             )
-        await self._send(message)
+        try:
+            await self._send(message)
+        except BaseException:
+            self._machine.not_answered(self.join, ref)
+            raise
 
     async def push(self, event: str, payload: Any) -> None:
         """See :meth:`Channel.push`."""
@@ -535,9 +537,9 @@ class ChannelActor:
             return None
         if self.hooks.terminate_is_async:
             return self._terminate_async
-        reason = self._begin_terminate()
+        channel, reason = self._begin_terminate()
         try:
-            returned = self._channel.terminate(reason, self._state)
+            returned = channel.terminate(reason, self._state)
             if inspect.iscoroutine(returned):
                 returned.close()
                 name = f"{self.hooks.name}.terminate"
@@ -559,20 +561,24 @@ class ChannelActor:
     async def _call_terminate(self) -> None:
         if self._terminated:
             return
-        reason = self._begin_terminate()
+        channel, reason = self._begin_terminate()
         try:
-            await self._channel.terminate(reason, self._state)  # type: ignore[misc]
+            await channel.terminate(reason, self._state)  # type: ignore[misc]
         except Exception:
             self._log_terminate()
 
-    def _begin_terminate(self) -> EndReason:
+    def _begin_terminate(self) -> tuple[Channel[Any], EndReason]:
         self._terminated = True
         self._socket.remove(self)
         callbacks, self._end_callbacks = self._end_callbacks, ()
         for callback in callbacks:
             callback()
-        assert self._reason is not None
-        return self._reason
+        channel, reason = self._channel, self._reason
+        assert reason is not None
+        # The channel refers to this object, and so does the traceback of an exception.
+        del self._channel
+        self._reason = TERMINATED
+        return channel, reason
 
     def _log_terminate(self) -> None:
         _logger.exception(  # noqa: LOG004 - called while an exception is handled

@@ -182,7 +182,8 @@ class Channel(Generic[StateT]):
         Raises:
             ChannelClosed: the channel has ended.
             UsageError: the push was answered before, or its ref was not kept.
-            EncodeError, InvalidMessage: the response cannot be sent.
+            EncodeError, InvalidMessage: the response cannot be sent. The push can still be
+                answered, as after a cancellation.
         """
         await self._attached.answer(ref, status, {} if response is None else response)
 

@@ -36,7 +36,8 @@ class Channels:
 
     Clients connect to ``ws://.../socket/websocket?vsn=2.0.0``. The path must end with
     ``/websocket``, which Phoenix clients append, and is otherwise arbitrary; other paths are
-    refused with 404, and other versions of the protocol with 403.
+    refused with 404, and other versions of the protocol with 403. An ASGI server refuses all of
+    them with 403.
 
     Each client has a queue for broadcasts that its connection cannot take yet. A client whose queue
     is full, with ``max_queue`` and ``max_queue_bytes`` of the hub, is closed with 1013.

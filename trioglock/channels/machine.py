@@ -222,6 +222,11 @@ class ServerMachine:
         join.refs.remove(ref)
         return _reply(join.join_ref, ref, join.topic, status, response)
 
+    def not_answered(self, join: TopicJoin, ref: str | None) -> None:
+        """Allow a push to be answered again: what :meth:`answer` returned was not sent."""
+        if join.state is JoinState.JOINED and join.refs is not None:
+            join.refs.add(ref)
+
     def forget(self, join: TopicJoin, ref: str | None) -> None:
         """Give up answering a push."""
         if join.refs is not None:

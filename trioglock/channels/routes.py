@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -47,6 +48,13 @@ class ChannelRoutes:
                 f"the route {pattern!r} must lead to a Channel class, not {describe_value(kind)}"
             )
         hook_table(kind)  # checks the hooks
+        try:
+            inspect.signature(kind).bind()
+        except TypeError:
+            raise InvalidOption(
+                f"the route {pattern!r} must lead to a class that can be created without "
+                f"arguments, which {kind.__qualname__} cannot"
+            ) from None
         name = pattern.removesuffix("*")
         for prefix, _ in self._prefixes:
             if name.startswith(prefix):

@@ -131,10 +131,13 @@ class ChannelsSocket(Socket[None, Any]):
         for actor in actors:
             if not actor.hooks.terminate_is_async:
                 actor.end_now(reason)
-        if self.actors:
-            async with trio.open_nursery() as nursery:
-                for actor in list(self.actors.values()):
-                    nursery.start_soon(actor.end_with_connection, reason)
+        try:
+            if self.actors:
+                async with trio.open_nursery() as nursery:
+                    for actor in list(self.actors.values()):
+                        nursery.start_soon(actor.end_with_connection, reason)
+        finally:
+            del self.connection, self.outgoing, self._connection_actor  # they refer to this object
 
     # Messages.
 

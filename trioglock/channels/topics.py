@@ -29,6 +29,7 @@ __all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_c
 _logger = logging.getLogger("trioglock.channels")
 
 ORIGIN_BYTE = 255
+BROADCAST_BYTE = b"\x02"
 DISCONNECT = "disconnect"
 HUB_CLOSED = Close(1001, "the hub has closed")
 
@@ -59,7 +60,7 @@ def split_origin(data: Data) -> tuple[Data, str | None]:
         return frame, origin
     if data[:1] != bytes([ORIGIN_BYTE]):
         return data, None
-    end = 2 + data[1]
+    end = 2 + int.from_bytes(data[1:2])
     return data[end:], data[2:end].decode(errors="replace")
 
 
@@ -198,6 +199,10 @@ class TopicSubscriber(Subscriber):
             self._index.report_gap(event)
         elif event.channel == self._channel:  # not a message to all subscribers of the hub
             frame, origin = split_origin(event.data)
+            if frame[:1] not in ("[", BROADCAST_BYTE):
+                # Any program can publish; clients would not survive it.
+                _logger.error("a message to the topic %r is not a broadcast", self.topic)
+                return
             # A copy: a write that fails may end a connection.
             members = list(self.members)
             if origin is not None:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from ..close_codes import NORMAL
 from ..disconnect import HandshakeFailed, LocalClose, RemoteClose
-from ..errors import ConnectionClosed, ReconnectFailed
+from ..errors import ConnectionClosed, ReconnectFailed, describe_attempts
 from ..frames import Data
 from .options import FAILED, OK
 
@@ -173,8 +173,7 @@ def describe_end(error: ConnectionClosed) -> str:
     if isinstance(error.cause, LocalClose) and error.sent is None:
         text = "not connected"  # closed between two attempts to reconnect
     if isinstance(error.__cause__, ReconnectFailed):
-        count = len(error.__cause__.attempts)
-        text += f"; gave up after {count} {'attempt' if count == 1 else 'attempts'}"
+        text += f"; {describe_attempts(error.__cause__)}"
     return f"{text}; {describe_unsent(len(error.unsent))}" if error.unsent else text
 
 

@@ -23,7 +23,7 @@ from ..connection import (
 )
 from ..errors import InvalidOption
 from ..frames import Codec
-from ..hooks import Socket, check_socket, overrides
+from ..hooks import Socket, check_socket, overrides, refuse_subscriptions
 from ..options import (
     DEFLATE,
     Compression,
@@ -217,6 +217,8 @@ def connect(
     dialer = Dialer(transport, dial, url, client.additional_headers, client.backoff)
     emitter = EventEmitter(client.name, of=host, url=shown, traced=client.trace)
     socket = check_socket(socket, codec=flow.codec)
+    if client.subscriptions is not None:
+        refuse_subscriptions(socket)
     session = Session(
         dialer,
         flow,

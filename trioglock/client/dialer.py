@@ -11,7 +11,7 @@ import trio
 
 from .._text import seconds_text
 from .._timer import PeerTimeout
-from ..disconnect import Disconnect
+from ..disconnect import Disconnect, HandshakeFailed
 from ..errors import OpenTimeout, ReconnectFailed
 from ..headers import HeadersLike
 from ..hooks import Reconnect, Stop
@@ -50,6 +50,7 @@ class Dialer:
         "_headers",
         "_options",
         "_policy",
+        "_short_links",
         "_transport",
         "_url",
         "final_error",
@@ -73,6 +74,7 @@ class Dialer:
         self._policy = backoff or HOOKS_ONLY
         self._delays: Iterator[float] | None = None
         self._failures: tuple[Disconnect, ...] = ()
+        self._short_links = 0  # among the failures
 
     async def open(self, nursery: trio.Nursery) -> Link:
         timeout = self._options.open_timeout
@@ -85,6 +87,10 @@ class Dialer:
                 self._checked_url = url
             return await self._transport.connect(options, nursery)
         raise OpenTimeout(f"timed out after {seconds_text(timeout)}")
+
+    @property
+    def reconnects(self) -> bool:
+        return self._backoff is not None
 
     def retries(self, reason: Disconnect) -> bool:
         return self._backoff is not None and self._backoff.retryable(reason)
@@ -100,18 +106,11 @@ class Dialer:
         if lasted >= self._policy.stable_after:
             self._delays = None
             self._failures = ()
+            self._short_links = 0
+        elif not (immediate or isinstance(reason, HandshakeFailed)):
+            self._short_links += 1
         if isinstance(decision, Reconnect):
-            self._url = self._url if decision.url is None else decision.url
-            if decision.additional_headers is not None:
-                self._headers = decision.additional_headers
-            changed = {
-                name: value
-                for name in ("ssl_context", "open_timeout")
-                if (value := getattr(decision, name)) is not None
-            }
-            if changed:
-                self._options = replace(self._options, **changed)
-                self._checked_url = ""  # the context may not fit the URL
+            self._apply(decision)
         if immediate and not isinstance(decision, Stop):
             return 0.0
         self._failures = (*self._failures, reason)[-MAX_FAILURES:]
@@ -126,10 +125,28 @@ class Dialer:
             self._delays = self._policy.delays()
         delay = next(self._delays, None)
         if delay is None and decision is None:
-            self.final_error = ReconnectFailed(self._failures)
+            self.final_error = ReconnectFailed(
+                self._failures,
+                min(self._short_links, len(self._failures)),
+                self._policy.stable_after,
+            )
             return None
         maximum = self._policy.maximum
         return maximum if delay is None else max(delay, min(retry_after(reason), maximum))
+
+    def _apply(self, decision: Reconnect) -> None:
+        """Change the options of later attempts."""
+        self._url = self._url if decision.url is None else decision.url
+        if decision.additional_headers is not None:
+            self._headers = decision.additional_headers
+        changed = {
+            name: value
+            for name in ("ssl_context", "open_timeout")
+            if (value := getattr(decision, name)) is not None
+        }
+        if changed:
+            self._options = replace(self._options, **changed)
+            self._checked_url = ""  # the context may not fit the URL
 
 
 async def _resolve(source: T | Callable[[], T | Awaitable[T]]) -> T:

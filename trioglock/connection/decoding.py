@@ -52,6 +52,9 @@ class InvalidMessages:
         self._logged = 0
         self._next_line = float("-inf")
 
+    def __repr__(self) -> str:
+        return f"<InvalidMessages: {self.count}>"
+
     def note(self, error: Exception, frame: object, *, log: bool = True) -> None:
         """Count a malformed message, and log it unless another one was logged just before.
 

@@ -138,6 +138,10 @@ class PendingRequest:
         else:
             self._task = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort)
+        return self.take()
+
+    def take(self) -> Any:
+        """Return the reply of a request that has ended; raise as :meth:`wait`, and only once."""
         if self._error is not None:
             self._raise()
         return self._reply

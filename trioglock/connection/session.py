@@ -67,6 +67,10 @@ class LinkSource(Protocol):
     final_error: Exception | None
     """Why no other link follows, if the end of the last link does not explain it."""
 
+    @property
+    def reconnects(self) -> bool:
+        """Whether a policy may open another link."""
+
     async def open(self, nursery: trio.Nursery) -> Link:
         """Open a link.
 
@@ -240,7 +244,7 @@ class Session(Generic[StateT]):
                 self.send_queue,
                 self.close_state,
                 self.fail,
-                _unchanged if flow.codec is None else flow.codec.encode,
+                flow.codec,
             )
         self._registry = registry
         self._flow = flow
@@ -314,11 +318,18 @@ class Session(Generic[StateT]):
         return not self._no_reconnect
 
     def _log_failure(self, reason: Disconnect) -> None:
-        """Log a loss or a failed attempt after which no other link follows."""
-        given_up = self._link_source.final_error
-        normal = isinstance(reason, RemoteClose) and reason.code in NORMAL
-        if given_up or not (normal or isinstance(reason, LocalClose | HookError | Aborted)):
-            self.emitter.connection_failed(given_up or reason)
+        """Log the end of a link or attempt after which no other link follows.
+
+        The program expects a normal end, unless it has chosen to reconnect.
+        """
+        given_up, reconnects = self._link_source.final_error, self._link_source.reconnects
+        if given_up:
+            self.emitter.connection_failed(given_up)
+        elif not isinstance(reason, LocalClose | HookError | Aborted):
+            normal = isinstance(reason, RemoteClose) and reason.code in NORMAL
+            if reconnects or not normal:
+                ended = reconnects and not isinstance(reason, HandshakeFailed)
+                self.emitter.connection_failed(reason, "; not reconnecting" if ended else "")
 
     async def _run_link(self) -> Disconnect:
         """Open one link and run it to its end; return why it ended."""
@@ -823,8 +834,3 @@ class Session(Generic[StateT]):
         sent, received, messages = self._earlier_counters
         more_sent, more_received, more_messages = self._link_tasks.counters
         return sent + more_sent, received + more_received, messages + more_messages
-
-
-def _unchanged(message: Any) -> Any:
-    """Encode a message of a connection without a codec."""
-    return message

@@ -240,6 +240,7 @@ class SingleLink:
     __slots__ = ("_link",)
 
     final_error: Exception | None = None
+    reconnects = False
 
     def __init__(self, link: Link) -> None:
         self._link: Link | None = link

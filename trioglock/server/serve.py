@@ -147,7 +147,7 @@ def serve(
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is
             called for each connection; or ``async def handler(conn)``: the connection closes when
-            the handler returns.
+            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`.
         host: an address or name to listen on; None for every interface.
         port: the port; 0 chooses a free one (see :attr:`Server.port`).
         options: the keys of :class:`ServeOptions`.

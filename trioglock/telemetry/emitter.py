@@ -225,10 +225,10 @@ class EventEmitter(EmitterBase):
             event = ReconnectScheduled(connection=self.connection, delay=delay, attempt=attempt)
             self._emit(event)
 
-    def connection_failed(self, end: Disconnect | Exception) -> None:
+    def connection_failed(self, end: Disconnect | Exception, outcome: str = "") -> None:
         """Log the end of a client connection that does not reconnect."""
         if self._side == "client":
-            _logger.info("%s: %s", self.name, end)
+            _logger.info("%s: %s%s", self.name, end, outcome)
 
     def terminated(self, reason: Disconnect) -> None:
         """End all waits and emit ``Terminated``."""

@@ -93,7 +93,7 @@ async def test_fault_34_the_first_connection(
 async def test_fault_34_a_loss_is_logged_once(
     policy_or_hook: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Also without a policy; an end that is normal is not logged."""
+    """Also without a policy; a normal end is logged only with a policy."""
 
     class Hook(Notes):
         def handle_disconnect(self, reason: Disconnect, state: int) -> Any:
@@ -112,10 +112,70 @@ async def test_fault_34_a_loss_is_logged_once(
     if policy_or_hook == "neither":
         assert logged(caplog) == [f"feed: connected to {URL}", lost]
     else:
-        [first, second, third] = logged(caplog)
+        [first, second, third, *last] = logged(caplog)
         assert first == f"feed: connected to {URL}"
         assert second.startswith(f"{lost}; ")
         assert third == f"feed: reconnected to {URL}"
+        closed = ["feed: closed by the peer: 1000; not reconnecting"]
+        assert last == (closed if policy_or_hook == "policy" else [])
+
+
+@pytest.mark.parametrize(
+    ("lasts", "text"),
+    [
+        (1, "3 attempts, all of which connected, but for less than 2 seconds (stable_after); "),
+        (3, "3 attempts, 2 of which connected, but for less than 2 seconds (stable_after); "),
+    ],
+)
+async def test_links_that_were_too_short_are_logged(
+    lasts: float, text: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Attempts that succeeded do not look like failed ones; the first link may be stable."""
+    net = MemoryTransport()
+    backoff = policy(max_attempts=3, stable_after=2)
+    async with joined(net, name="feed", reconnect=backoff) as conn:
+        for seconds in (lasts, 1, 1):
+            far = await net.accept()
+            await trio.sleep(seconds)
+            await remote_close(far, 1001)
+        await conn.wait_closed()
+    assert logged(caplog)[-1] == f"feed: gave up after {text}closed by the peer: 1001"
+
+
+@pytest.mark.parametrize("reconnects", [True, False])
+@pytest.mark.parametrize("end", ["1000", "1005", "4000", "aclose", "block"])
+async def test_a_final_close_is_logged(
+    end: str, reconnects: bool, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a policy also a normal one, but not a close by the program itself."""
+    net = MemoryTransport()
+    backoff = policy(retryable=lambda _: False) if reconnects else False
+    async with joined(net, name="feed", reconnect=backoff) as conn:
+        far = await net.accept()
+        if end == "aclose":
+            await conn.aclose()
+        elif end != "block":
+            await remote_close(far, int(end), "bye" if end != "1005" else "")
+            await conn.wait_closed()
+    lines = logged(caplog)[1:]
+    text = "without a code" if end == "1005" else f"{end} bye"
+    if end in ("aclose", "block") or not (reconnects or end == "4000"):
+        assert lines == []
+    else:
+        [line] = lines
+        suffix = "; not reconnecting" if reconnects else ""
+        assert line.replace("peer: ", "peer ") == f"feed: closed by the peer {text}{suffix}"
+
+
+async def test_a_close_with_1000_is_final(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The default policy does not reconnect, and the log says so."""
+    net = MemoryTransport()
+    async with joined(net, name="feed", reconnect=True) as conn:
+        await remote_close(await net.accept(), 1000)
+        await conn.wait_closed()
+    assert logged(caplog)[1:] == ["feed: closed by the peer: 1000; not reconnecting"]
 
 
 async def test_a_stall_is_logged(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -194,12 +254,13 @@ async def test_fault_04_a_message_over_the_limit_says_so(
     text = "limit exceeded by the peer: 1009 a message is larger than max_size (1000 bytes)"
     assert str(caught.value) == str(notes.losses[0]) == latest == text
     assert caught.value.code == 1009
-    assert str(caught.value.__cause__) == f"gave up after 4 attempts; {text}"
+    gave_up = "gave up after 4 attempts, all of which connected, but for less than 10 seconds"
+    assert str(caught.value.__cause__) == f"{gave_up} (stable_after); {text}"
     assert [line for line in logged(caplog) if "connected to ws://" not in line] == [
         f"feed: {text}; reconnecting now",
         f"feed: {text}; reconnecting now",
         f"feed: {text}; next attempt in 0.1 s",
-        f"feed: gave up after 4 attempts; {text}",
+        f"feed: {gave_up} (stable_after); {text}",
     ]
 
 

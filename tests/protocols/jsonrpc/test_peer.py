@@ -36,7 +36,7 @@ from trioglock.protocols.jsonrpc import (
     RPCError,
 )
 from trioglock.routing import RequestLost, RequestTimeout
-from trioglock.testing import MockServer
+from trioglock.testing import MockPeer, MockServer
 
 Methods = Mapping[str, Any]
 
@@ -201,6 +201,63 @@ async def test_batch(autojump_clock: MockClock) -> None:
             await batch.send()
         with pytest.raises(UsageError, match="empty"):
             await peer.batch().send()
+
+
+@pytest.mark.parametrize("order", [("slow", "fast"), ("fast", "slow")])
+@pytest.mark.parametrize("end", ["timeout", "loss", "cancellation"])
+async def test_results_of_a_batch_that_was_not_answered_completely(
+    order: tuple[str, str], end: str, autojump_clock: MockClock
+) -> None:
+    """Responses that have arrived are available; the other results raise as ``send`` did."""
+
+    async def answer_fast(other: MockPeer) -> None:
+        for call in json.loads(await other.receive()):
+            if call["method"] == "fast":
+                await other.send(json.dumps([{"jsonrpc": "2.0", "id": call["id"], "result": 7}]))
+        if end == "loss":
+            await trio.sleep(1)
+            await other.abort()
+
+    peer = Peer()
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, peer, stream=server.open_stream) as conn,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(answer_fast, await server.accept())
+        batch = peer.batch()
+        results = {method: batch.request(method) for method in order}
+        if end == "cancellation":
+            with trio.move_on_after(5):
+                await batch.send()
+            with pytest.raises(UsageError, match="'slow' has no response yet"):
+                results["slow"].result()
+        else:
+            kind = RequestTimeout if end == "timeout" else RequestLost
+            with pytest.raises(kind, match="slow"):
+                await batch.send(timeout=5)
+            assert results["fast"].result() == 7
+            with pytest.raises(kind, match="slow"):
+                results["slow"].result()
+        conn.abort()
+
+
+async def test_an_error_response_that_overtakes_the_send(autojump_clock: MockClock) -> None:
+    """It belongs to its request, not to the batch."""
+    async with peers({"one": lambda: 1}) as (peer, conn, _):
+        batch = peer.batch()
+        refused, one = batch.request("absent"), batch.request("one")
+        send = conn.send
+
+        async def send_slowly(message: Any) -> None:
+            await send(message)
+            await trio.sleep(1)
+
+        conn.send = send_slowly  # type: ignore[method-assign]
+        await batch.send()
+        assert one.result() == 1
+        with pytest.raises(RPCError, match="Method not found"):
+            refused.result()
 
 
 async def test_a_batch_of_notifications_that_cannot_be_sent(autojump_clock: MockClock) -> None:
@@ -376,6 +433,36 @@ async def test_responses_that_fit_nothing(autojump_clock: MockClock) -> None:
         assert peer.invalid.count == 7
         with pytest.raises(RequestTimeout):
             await peer.request("c", timeout=1)
+
+
+async def test_late_responses(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A response to an earlier request of this peer is dropped; others count as malformed."""
+    peer = Peer()
+    async with (
+        MockServer(memory=True) as server,
+        connect(server.url, peer, stream=server.open_stream) as conn,
+    ):
+        other = await server.accept()
+
+        async def respond(*ids: Any) -> None:
+            for number in ids:
+                await other.send(json.dumps({"jsonrpc": "2.0", "result": 0, "id": number}))
+            await trio.sleep(1)
+
+        for _ in range(2):
+            with pytest.raises(RequestTimeout):
+                await peer.request("slow", timeout=1)
+        batch = peer.batch()
+        batch.request("slow")
+        with pytest.raises(RequestTimeout):
+            await batch.send(timeout=1)
+        await respond(1, 2, 2, 3)
+        assert peer.invalid.count == 0
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
+        await respond(0, -1, 4, "1", True, 1.5)
+        assert peer.invalid.count == 6
+        assert repr(peer.invalid) == "<InvalidMessages: 6>"
+        conn.abort()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ..._hints import describe_value, is_hashable
 from ..._redact import shorten
 from ..._timer import Entry, current_timer
 from ...errors import BadHookResult, ConnectionClosed, InvalidOption
-from ...frames import Data, PreparedMessage
+from ...frames import Codec, Data, PreparedMessage
 from ...hooks import overrides
 from ...options import check_seconds, check_whole
 from .._sync import ignore
@@ -25,6 +25,11 @@ from .updates import UpdateQueue
 
 __all__ = ["SubscriptionDriver", "check_subscriptions"]
 
+CODEC_HINT = (
+    "Without a codec, messages are str or bytes: use connect(..., codec=JSON()), or encode and "
+    "decode them yourself"
+)
+
 
 class SubscriptionDriver:
     """Connects a :class:`SubscriptionMachine` to the links of a connection.
@@ -35,13 +40,13 @@ class SubscriptionDriver:
         send_queue: the queue of the writer.
         close_state: creates the exception for calls after the end.
         fail: called with an exception raised by ``subscriptions``.
-        encode: encodes a message.
+        codec: encodes the messages of ``subscriptions``; None if they are ``str`` or ``bytes``.
     """
 
     __slots__ = (
         "_blocking",
         "_close_state",
-        "_encode",
+        "_codec",
         "_fail",
         "_frames",
         "_has_connected",
@@ -49,6 +54,7 @@ class SubscriptionDriver:
         "_key_of",
         "_machine",
         "_queues",
+        "_reads_ready",
         "_responses",
         "_send_queue",
         "_subscriptions",
@@ -64,10 +70,12 @@ class SubscriptionDriver:
         send_queue: SendQueue,
         close_state: CloseState,
         fail: Callable[[BaseException], None],
-        encode: Callable[[Any], Data],
+        codec: Codec[Any] | None,
     ) -> None:
         self._subscriptions = subscriptions
-        self._key_of = subscriptions.key_of
+        self._codec = codec
+        self._key_of = _reader(subscriptions, "key_of", codec)
+        self._reads_ready = _reader(subscriptions, "is_ready", codec)
         confirms = overrides(subscriptions, Subscriptions, "confirmed")
         confirms_leaving = overrides(subscriptions, Subscriptions, "unsubscribed")
         self._machine = SubscriptionMachine(
@@ -79,16 +87,15 @@ class SubscriptionDriver:
         )
         if isinstance(send_queue, PacedSendQueue):
             send_queue.on_written = self._requests_written
-        self._responses = [
-            name
+        self._responses = {
+            name: _reader(subscriptions, name, codec)
             for name in ("confirmed", "refused", "unsubscribed")
             if overrides(subscriptions, Subscriptions, name)
-        ]
+        }
         self._writer = writer
         self._send_queue = send_queue
         self._close_state = close_state
         self._fail = fail
-        self._encode = encode
         self._has_connected = False
         self._is_ready = True
         self._queues: dict[UpdateQueue, None] = {}
@@ -223,13 +230,13 @@ class SubscriptionDriver:
     def _respond(self, message: Any) -> bool:
         """Handle a message that is not an update; return whether it was for subscriptions."""
         machine, handled = self._machine, False
-        if not self._is_ready and self._subscriptions.is_ready(message):
+        if not self._is_ready and self._reads_ready(message):
             self._is_ready = True
             if self._has_connected:
                 self._resubscribe()
                 self._writer.release()
-        for name in self._responses:
-            for key in self._keys_in(name, message):
+        for name, read in self._responses.items():
+            for key in self._keys_in(name, read(message)):
                 if not is_hashable(key):
                     raise self._unhashable(name, key)
                 handled = handled or machine.knows(key)
@@ -241,8 +248,7 @@ class SubscriptionDriver:
                     machine.unsubscribed(key, message)
         return handled
 
-    def _keys_in(self, name: str, message: Any) -> Iterable[Any]:
-        keys = getattr(self._subscriptions, name)(message)
+    def _keys_in(self, name: str, keys: Any) -> Iterable[Any]:
         if keys is None:
             return ()
         if (
@@ -278,7 +284,7 @@ class SubscriptionDriver:
                 for subscribe, keys in self._machine.take_requests(trio.current_time()):
                     # Each frame is a separate object, so close_link() can find it by identity.
                     frames += [
-                        (PreparedMessage(self._encode(message)), keys)
+                        (self._prepare(message, subscribe=subscribe), keys)
                         for message in self._messages(keys, subscribe=subscribe)
                     ]
         except Exception as error:
@@ -292,6 +298,17 @@ class SubscriptionDriver:
         else:
             self._send_all([frame for frame, _ in frames])
         self._start_timer()
+
+    def _prepare(self, message: Any, *, subscribe: bool) -> PreparedMessage:
+        if self._codec is not None:
+            return PreparedMessage(self._codec.encode(message))
+        if isinstance(message, str | bytes | bytearray | memoryview):
+            return PreparedMessage(message)
+        name = "subscribe" if subscribe else "unsubscribe"
+        raise BadHookResult(
+            f"{type(self._subscriptions).__name__}.{name} returned the message {shorten(message)}. "
+            f"{CODEC_HINT}"
+        )
 
     def _requests_written(self) -> None:
         """Start the timeouts of the requests that ``send_rate`` has delayed until now."""
@@ -369,6 +386,26 @@ class SubscriptionDriver:
         if deadline == math.inf:
             self._stop_timer()
         return deadline
+
+
+def _reader(
+    subscriptions: Subscriptions[Any, Any], name: str, codec: Codec[Any] | None
+) -> Callable[[Any], Any]:
+    """Return a method that reads messages. Without a codec, its errors mention this option."""
+    method: Callable[[Any], Any] = getattr(subscriptions, name)
+    if codec is not None:
+        return method
+    label = f"{type(subscriptions).__name__}.{name}"
+
+    def read(message: Any) -> Any:
+        try:
+            return method(message)
+        except (TypeError, AttributeError) as error:
+            raise BadHookResult(
+                f"{label} raised {type(error).__name__} for {shorten(message)}. {CODEC_HINT}"
+            ) from error
+
+    return read
 
 
 def check_subscriptions(subscriptions: object) -> None:

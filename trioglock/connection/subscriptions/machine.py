@@ -87,12 +87,16 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
 
         The message may confirm a login. On each link, the method is called until it returns True.
         Until then, neither subscriptions nor the program's messages are sent, only replies from
-        hooks. Without this method, the server is ready when ``handle_connect`` has returned.
+        hooks. The message is also passed to ``handle_receive``. Without this method, the server is
+        ready when ``handle_connect`` has returned.
         """
         return True
 
     def reset(self) -> None:
-        """Forget the ids that the server assigned on the previous link. Called for each link."""
+        """Forget the ids that the server assigned on the previous link.
+
+        Called at the start of each link, including the first.
+        """
 
 
 class Consumer(Protocol):

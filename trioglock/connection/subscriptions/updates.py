@@ -186,7 +186,7 @@ class Updates(Generic[MessageT]):
         """Subscribe to the keys and wait until the server has confirmed them.
 
         Raises:
-            SubscriptionRefused: the server refused a key.
+            SubscriptionRefused: the server refused a key. The other keys are unsubscribed.
             SubscriptionTimeout: the server did not confirm a key in time.
             ConnectionClosed: the connection is closing, or ended first.
             UsageError: called inside a hook of this connection.

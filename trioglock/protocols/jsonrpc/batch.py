@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..._timer import PeerTimeout
@@ -30,7 +32,7 @@ class BatchResult:
         self.method: str = method
         self.id: Any = call_id
         self._result: Any = None
-        self._error: RPCError | None = None
+        self._error: Exception | None = None
         self._is_done = False
 
     def result(self) -> Any:
@@ -38,7 +40,9 @@ class BatchResult:
 
         Raises:
             RPCError: the response is an error.
-            UsageError: the batch has not been sent or answered.
+            RequestTimeout, RequestLost, ConnectionClosed: :meth:`Batch.send` raised it before the
+                response had arrived.
+            UsageError: :meth:`Batch.send` has not been called, or has not returned.
         """
         if not self._is_done:
             raise UsageError(f"the request {self.method!r} has no response yet: await batch.send()")
@@ -46,12 +50,34 @@ class BatchResult:
             raise self._error
         return self._result
 
-    async def _wait(self, request: PendingRequest) -> None:
+    async def _wait(
+        self, request: PendingRequest, send: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         try:
+            if send is not None:
+                await send()
             self._result = await request.wait()
-        except RPCError as error:
-            self._error = error
+        except Exception as error:
+            if not request.is_resolved:
+                raise
+            self._is_done, self._error = True, error
+            if not isinstance(error, RPCError):
+                raise
+        else:
+            self._is_done = True
+
+    def _end(self, request: PendingRequest, error: Exception) -> None:
+        """Take a response that has arrived; otherwise fail with ``error``."""
+        if self._is_done:
+            return
         self._is_done = True
+        if not request.is_resolved:
+            self._error = error
+            return
+        try:
+            self._result = request.take()
+        except Exception as raised:  # noqa: BLE001 - raised by result()
+            self._error = raised
 
 
 class Batch:
@@ -102,10 +128,13 @@ class Batch:
             timeout: seconds to wait in total; None for no limit.
 
         Raises:
-            RequestTimeout: a response did not arrive in time. The other results are available.
+            RequestTimeout: a response did not arrive in time.
             RequestLost: the network connection ended before all responses had arrived.
             UsageError: the batch is empty or has been sent before.
             ConnectionClosed, EncodeError, UsageError, InvalidOption: see :meth:`Peer.request`.
+
+        The results whose responses have arrived are available even then; the others raise the same
+        exception.
         """
         check_seconds("timeout", timeout)
         if not self._messages:
@@ -113,21 +142,42 @@ class Batch:
         if self._is_sent:
             raise UsageError("the batch has been sent: create another one with peer.batch()")
         self._is_sent = True
-        waiting = self._results
         with ExitStack() as stack:
             requests = [
                 stack.enter_context(self._peer.open_request(result.id, result.method))
-                for result in waiting
+                for result in self._results
             ]
-            stack.enter_context(PeerTimeout(timeout))
-            if requests:
-                await requests[0].send(self._peer.connection, self._messages)
-            else:
-                await self._peer.connection.send(self._messages)
-            for result, request in zip(waiting, requests, strict=True):
-                await result._wait(request)  # noqa: SLF001 - of this module
+            try:
+                with PeerTimeout(timeout):
+                    await self._exchange(requests)
+                    return
+            except Exception as error:
+                for result, request in zip(self._results, requests, strict=True):
+                    result._end(request, error)  # noqa: SLF001 - of this module
+                raise
+            self._time_out(requests, timeout)
+
+    async def _exchange(self, requests: list[PendingRequest]) -> None:
+        connection = self._peer.connection
+        if not requests:
+            await connection.send(self._messages)
             return
-        first = self._messages[0]["method"]  # of a batch without requests
-        late = next((one.method for one in waiting if not one._is_done), first)  # noqa: SLF001
+        # The first request ends the wait for the send queue if the link is lost.
+        send = partial(requests[0].send, connection, self._messages)
+        await self._results[0]._wait(requests[0], send)  # noqa: SLF001 - of this module
+        for result, request in zip(self._results[1:], requests[1:], strict=True):
+            await result._wait(request)  # noqa: SLF001
+
+    def _time_out(self, requests: list[PendingRequest], timeout: float | None) -> None:
+        """Take the responses that have arrived; raise RequestTimeout unless these are all."""
         assert timeout is not None
-        raise RequestTimeout(late, timeout)
+        late: RequestTimeout | None = None
+        for result, request in zip(self._results, requests, strict=True):
+            error = RequestTimeout(result.method, timeout)
+            if not result._is_done and not request.is_resolved:  # noqa: SLF001 - of this module
+                late = late or error
+            result._end(request, error)  # noqa: SLF001
+        if late is None and not requests:
+            late = RequestTimeout(self._messages[0]["method"], timeout)
+        if late is not None:
+            raise late

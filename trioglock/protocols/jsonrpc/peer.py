@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import deque
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import trio
 
+from ..._redact import shorten
 from ...codecs import Codec
 from ...connection import Connection, PendingRequest
 from ...connection.decoding import decode
@@ -104,7 +104,7 @@ class Peer(EventSocket[None]):
         check_whole("max_waiting", max_waiting, least=0, none=False)
         check_whole("max_batch", max_batch, least=1, none=False)
         self._methods = Methods({} if methods is None else methods)
-        self._ids = itertools.count(1)
+        self._last_ref = 0
         self._max_concurrent = max_concurrent
         self._max_waiting = max_waiting
         self._max_batch = max_batch
@@ -166,7 +166,8 @@ class Peer(EventSocket[None]):
         return connection
 
     def make_ref(self) -> int:
-        return next(self._ids)
+        self._last_ref += 1
+        return self._last_ref
 
     def make_request(self, event: str, payload: Any, ref: str | int) -> dict[str, Any]:
         return make_call(event, payload, ref)
@@ -222,7 +223,7 @@ class Peer(EventSocket[None]):
             if message.error is not None and (request := self.requests.get(message.id)):
                 message.error.request, message.error.reply = request.event, part
             if not self.requests.resolve(message.id, message.result, message.error):
-                self.invalid.note(ValueError("a response without a request"), part)
+                self._receive_unexpected(message, part)
             return None
         call_id = message.id if isinstance(message, Call) else NO_DATA
         if call_id is NO_DATA and message.method not in self._methods:
@@ -238,6 +239,15 @@ class Peer(EventSocket[None]):
             response = make_error(call_id, error)
         responses.add(None if call_id is NO_DATA else response, message.method)
         return None
+
+    def _receive_unexpected(self, response: Outcome, part: Any) -> None:
+        """Handle a response for which no request is waiting."""
+        # bool is a subclass of int.
+        if response.id.__class__ is int and 0 < response.id <= self._last_ref:
+            # Its request has timed out, was cancelled, or has been answered before.
+            _logger.debug("a late response was dropped: %s", shorten(part))
+        else:
+            self.invalid.note(ValueError("a response without a request"), part)
 
     # Async methods.
 

@@ -136,7 +136,8 @@ class CommandPipeline(ReconnectingConnection):
                     await trio.sleep(RETRY_DELAY)
             raise BrokerUnavailable("the hub is closed")
         raise BrokerUnavailable(
-            f"Redis at {self.address} did not answer within {seconds_text(self.timings.publish_timeout)}"
+            f"Redis at {self.address} did not answer within "
+            f"{seconds_text(self.timings.publish_timeout)}"
         ) from (self.failure or failure)
 
     async def _request_once(
