@@ -303,7 +303,7 @@ async def test_a_socket_with_its_own_codec(
 
 
 async def test_protocols_refuse_a_codec() -> None:
-    with pytest.raises(InvalidOption, match="use the option serializer"):
+    with pytest.raises(InvalidOption, match="use the serializer option"):
         async with phoenix.connect("ws://h/socket", codec=JSON()):
             pass
     with pytest.raises(InvalidOption, match=r"GossipSocket encodes .*: the protocol uses JSON"):

@@ -513,10 +513,13 @@ async def test_a_lost_request_is_not_sent_over_the_next_link(autojump_clock: Moc
             await conn.send({"message": 3})
             await peer.link.aclose()
         peer = await Peer.accept(transport)
-        assert await peer.receive() == {"message": 3}
-        with trio.move_on_after(1) as scope:
-            await peer.receive()
-        assert scope.cancelled_caught
+        received = []
+        with trio.move_on_after(1):
+            while True:
+                received.append(await peer.receive())
+        # Those that were being written when the link ended are in doubt.
+        assert received[-1] == {"message": 3}
+        assert all("message" in message for message in received)
         conn.abort()
 
 
