@@ -296,6 +296,17 @@ FOUND = {
             Step("peer_resets"),
         ),
     ),
+    "several replies of handle_connect to a link that ends": Scenario(
+        Setup(
+            hooks=ALL_PLAIN,
+            connect_actions=("many",),
+            peer="silent",
+            capacity=0,
+            writes_now=True,
+            listened=False,
+        ),
+        (Step("reconnect"), Step("nap", 30.0)),
+    ),
 }
 
 

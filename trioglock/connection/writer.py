@@ -220,13 +220,14 @@ class Writer:
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
         """Write or queue replies ahead of the data that :meth:`release` allows."""
+        corks = self.cork()  # a link that ends meanwhile sends all of them or none
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self._send_queue.put_first(frame)
-                if self._idle:
-                    self._wake()
             else:
                 self.put_urgent(frame)
+        if corks:
+            self.uncork()
 
     # Messages in fragments.
 
