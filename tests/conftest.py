@@ -36,6 +36,16 @@ def pytest_configure(config: pytest.Config) -> None:
     use_poller(config.getoption("--poller"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the marks of :mod:`tests.protocols.clock` precede the one that trio_mode adds."""
+    for item in items:
+        for mark in item.iter_markers("trio"):
+            if mark.kwargs:
+                item.add_marker(pytest.mark.trio(**mark.kwargs), append=False)
+                break
+
+
 def use_poller(when: str) -> None:
     """Choose which links are fed by a poller; see the option ``--poller``."""
     poller.enabled = when != "never" and poller.is_supported

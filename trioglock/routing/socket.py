@@ -344,7 +344,7 @@ class EventSocket(Socket[StateT, DecodedT_co]):
     def _link_ended(self, reason: Disconnect) -> None:
         unsent = self.requests.fail(reason)
         connection = self._connection
-        if connection is not None:
+        if unsent and connection is not None:
             connection._send_queue.remove(unsent)  # noqa: SLF001 - part of the same package
 
     def _connection_ended(self, reason: Disconnect) -> None:
