@@ -13,7 +13,7 @@
     ├── HookError           a hook or a background task raised an exception
     └── Aborted             abort(), or the surrounding scope was cancelled
 
-``str(reason)`` is a description in one line.
+``str(reason)`` is a one-line description.
 """
 
 from __future__ import annotations

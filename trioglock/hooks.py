@@ -153,14 +153,14 @@ class Socket(Generic[StateT, MessageT_co]):
     ``handle_ping``, ``handle_pong``, ``handle_cast``, and optionally ``handle_call``) is one of
 
     * ``None``: do nothing;
-    * ``Reply(*frames, deliver=...)``: send the frames, without ``handle_send``; a codec of the
-      connection encodes them;
+    * ``Reply(*frames, deliver=...)``: send the frames, without ``handle_send``; the connection's
+      codec, if any, encodes them;
     * ``Close(code, reason)``: start the closing handshake;
     * ``Deliver(x)``: deliver ``x`` to the receivers of the connection, even if it is None;
     * any other value: deliver it.
 
-    For type checkers, ``Socket[State, Message]`` has the type of the state, by default None, and of
-    the messages that receivers get, by default ``str | bytes``.
+    For type checkers, ``Socket[State, Message]`` declares the types of the state (by default None)
+    and of the messages that receivers get (by default ``str | bytes``).
 
     An exception raised by ``handle_send`` or ``handle_call`` is raised by the call that caused it.
     An exception raised by any other hook ends the connection: it closes with 1011, ``terminate``
@@ -178,7 +178,8 @@ class Socket(Generic[StateT, MessageT_co]):
                     warnings.warn(text, stacklevel=2)
 
     _own_codec: ClassVar[str] = ""
-    """For a socket that encodes its own messages: what to do instead; "" for all others."""
+    """For a socket that encodes its own messages: what to do instead of passing a codec; ""
+    for all others."""
 
     def _attach(self, connection: Connection[Any, Any]) -> None:
         """Called before the first attempt.
@@ -259,7 +260,7 @@ class Socket(Generic[StateT, MessageT_co]):
 
         Returns:
             ``(result, state)``; ``Close(1007)`` ends the connection. Default: the message is
-            dropped and logged, at most once per second. In any case it counts in
+            dropped and logged, at most once per second. In any case, it is counted in
             ``conn.statistics().invalid``.
         """
         return None, state

@@ -1,4 +1,4 @@
-"""JSON (RFC 8259), using the standard library or a faster one.
+"""JSON (RFC 8259), using the standard library or a faster library.
 
 All libraries accept and reject the same values; see :mod:`.json_rules`. To support another JSON
 library, write a function that returns its encoder and decoder and add it to :data:`LIBRARIES`.

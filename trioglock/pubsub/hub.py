@@ -384,7 +384,8 @@ class Hub:
         """Start tasks when the hub opens. They are cancelled when it closes.
 
         Args:
-            service: called with the session and the nursery, also now if the hub is open.
+            service: called with the session and the nursery, immediately if the hub is already
+                open.
         """
         self._services.append(service)
         if self._nursery is not None:

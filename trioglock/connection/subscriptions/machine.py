@@ -153,7 +153,7 @@ class SubscriptionMachine:
     After each call, :attr:`has_requests` is True if :meth:`take_requests` may return requests.
 
     Args:
-        batch: maximum number of keys of a request, or None.
+        batch: maximum number of keys in a request, or None.
         timeout: seconds to wait for a confirmation, or None.
         confirms: whether the server confirms subscriptions.
         confirms_leaving: whether it confirms that a key was unsubscribed.

@@ -72,8 +72,8 @@ class Peer(EventSocket[None]):
     is cancelled if the link ends. Both may raise :class:`RPCError` to choose the response; any
     other exception is logged and answered with the code -32603, without details.
 
-    A notification calls the method of that name, if there is one, and is otherwise delivered as a
-    :class:`Notification` to the receivers of the connection.
+    A notification calls the method of the same name, if there is one, and is otherwise delivered
+    as a :class:`Notification` to the receivers of the connection.
 
     Args:
         methods: the functions that the other side may call, by name.
@@ -122,7 +122,7 @@ class Peer(EventSocket[None]):
 
         Args:
             method: the name of the method.
-            params: a list of values, or a dict that maps names to values; None for none.
+            params: a list of values, or a dict that maps names to values; None for no parameters.
             timeout: seconds to wait in total; None for no limit.
 
         Raises:
