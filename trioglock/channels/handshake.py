@@ -26,7 +26,7 @@ SUBPROTOCOL = "phoenix"
 PATH_END = "/websocket"
 """Phoenix clients append it to the path of the socket."""
 
-is_supported = re.compile(r"2\.0\.[0-9]+").fullmatch
+_is_supported = re.compile(r"2\.0\.[0-9]+").fullmatch
 """Phoenix uses this protocol for all versions that match ``~> 2.0.0``."""
 
 
@@ -105,7 +105,7 @@ class ChannelsTarget(HandshakeTarget):
             return Response(404)
         params = dict(parse_qsl(request.query, keep_blank_values=True))
         # Without vsn, Phoenix would use an older protocol.
-        if not is_supported(params.pop("vsn", "")):
+        if not _is_supported(params.pop("vsn", "")):
             return Response(403)
         user: Any = None
         if self._connect is not None:
