@@ -77,7 +77,7 @@ class Reconnect:
         additional_headers: the headers for this and later attempts; by default unchanged.
         delay: seconds before the attempt; by default the delay of the policy.
         ssl_context: the TLS configuration for this and later attempts; by default unchanged.
-        open_timeout: seconds for this and each later attempt; by default unchanged, ``math.inf``
+        open_timeout: seconds for this and each later attempt; by default unchanged; ``math.inf``
             for no limit.
 
     Raises:
@@ -393,7 +393,7 @@ def refuse_subscriptions(socket: Socket[Any, Any]) -> None:
     if kind._own_codec:  # noqa: SLF001 - a hook of the package's own layers
         raise InvalidOption(
             f"{kind.__name__} decodes its own messages, so subscriptions cannot use them: leave "
-            "out the option subscriptions and subscribe again in handle_connect, or use a Socket "
+            "out the subscriptions option and subscribe in handle_connect, or use a Socket "
             "without a codec of its own and connect(..., codec=JSON(), subscriptions=...)"
         )
 

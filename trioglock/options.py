@@ -585,7 +585,7 @@ def accepts_options(
 
     Args:
         keywords: the TypedDict of its options, followed by the TypedDicts that it inherits from.
-        kinds: the dataclasses with the defaults; if several have a field, the first one is used.
+        kinds: the dataclasses with the defaults; if several have the same field, the first is used.
     """
     known = {name: one for kind in reversed(kinds) for name, one in _fields(kind).items()}
     # Its own keys come first: the types of inherited keys may not resolve in this module.

@@ -30,9 +30,9 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
     Message boundaries are not kept: ``receive_some`` may return a part of a message, and
     ``send_all`` may send several. The hooks of the connection apply to every message.
 
-    WebSocket cannot close one direction. ``send_eof`` therefore sends an empty text message, which
-    another WebSocketStream understands. A Close frame from the peer with 1000, 1001 or no code is
-    also the end of the file. Any other end of the connection, and any other message that is not
+    WebSocket cannot close only one direction. ``send_eof`` therefore sends an empty text message,
+    which another WebSocketStream understands. A Close frame from the peer with 1000, 1001 or no
+    code also signals end of file. Any other end of the connection, and any other message that is not
     binary, raises :exc:`trio.BrokenResourceError`.
 
     ``send_all`` returns when the data is queued. ``aclose`` sends what is queued, closes the
@@ -67,7 +67,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
     # Receiving.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Wait for data and return it; ``b""`` at the end of the file.
+        """Wait for data and return it; ``b""`` at end of file.
 
         Args:
             max_bytes: the maximum size of the result; by default 64 KiB, or one message if that is

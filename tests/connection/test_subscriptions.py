@@ -666,7 +666,7 @@ async def test_without_a_codec_messages_are_text(name: str, autojump_clock: Mock
 
 @pytest.mark.parametrize("socket", [Peer(), EventSocket()])
 def test_a_socket_that_decodes_its_own_messages(socket: Socket[Any, Any]) -> None:
-    text = f"{type(socket).__name__} decodes its own messages.*leave out the option subscriptions"
+    text = f"{type(socket).__name__} decodes its own messages.*leave out the subscriptions option"
     with pytest.raises(InvalidOption, match=text):
         connect("ws://feed/", socket, subscriptions=Feed())
 

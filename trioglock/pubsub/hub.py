@@ -280,7 +280,7 @@ class Hub:
             gaps: whether the loop also yields a :class:`Gap` where messages may be missing,
                 because the broker was unreachable, or the queue or the history was too short.
             after: id of the last message already seen. The messages after it come first, as far
-                as the broker's history goes back; if some are missing, a Gap precedes them. To
+                back as the broker's history goes; if some are missing, a Gap precedes them. To
                 begin after the messages published so far, pass ``hub.history.last``.
             max_queue: maximum number of messages in the queue; by default that of the hub.
             overflow: what happens when the queue is full; by default as set for the hub.

@@ -244,7 +244,7 @@ class Peer(EventSocket[None]):
         """Handle a response for which no request is waiting."""
         # bool is a subclass of int.
         if response.id.__class__ is int and 0 < response.id <= self._last_ref:
-            # Its request has timed out, was cancelled, or has been answered before.
+            # Its request has timed out, been cancelled, or already been answered.
             _logger.debug("a late response was dropped: %s", shorten(part))
         else:
             self.invalid.note(ValueError("a response without a request"), part)
