@@ -74,7 +74,7 @@ class Deflate:
             fragments, whose size is not known. A :class:`PreparedMessage` is never compressed if it
             has fewer than 128 bytes.
         peer_window_bits: the limit for the messages that the peer sends, 9 to 15. On a server, None
-            is 12 and 15 is no limit, and a client that does not support limits uses 15. On a
+            means 12, 15 means no limit, and a client that does not support limits uses 15. On a
             client, None sets no limit; a server that does not support a limit declines
             compression.
         peer_no_context_takeover: the peer must compress every message on its own, so that idle

@@ -32,8 +32,8 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
 
     WebSocket cannot close only one direction. ``send_eof`` therefore sends an empty text message,
     which another WebSocketStream understands. A Close frame from the peer with 1000, 1001 or no
-    code also signals end of file. Any other end of the connection, and any other message that is not
-    binary, raises :exc:`trio.BrokenResourceError`.
+    code also signals end of file. Any other end of the connection, and any other message that is
+    not binary, raises :exc:`trio.BrokenResourceError`.
 
     ``send_all`` returns when the data is queued. ``aclose`` sends what is queued, closes the
     connection with 1000 and waits at most ``close_timeout`` seconds for the peer; if it is
