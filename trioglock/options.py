@@ -281,8 +281,8 @@ class RequestFormat:
         ref: the key of the id in a reply; or a function that returns the id, given any received
             message. A message is not a reply if it has no such key, or if the function returns
             None or raises LookupError, TypeError, AttributeError or ValueError.
-        error: the key of the error in a reply; or a function that returns it, given the reply. A
-            reply is an error unless this is absent, None or False.
+        error: the key of the error in a reply; or a function that is given the reply and returns
+            the error. A reply is an error unless its error is absent, None or False.
 
     Raises:
         InvalidOption: an argument has the wrong type.
@@ -588,7 +588,7 @@ def accepts_options(
         kinds: the dataclasses with the defaults; if several have the same field, the first is used.
     """
     known = {name: one for kind in reversed(kinds) for name, one in _fields(kind).items()}
-    # Its own keys come first: the types of inherited keys may not resolve in this module.
+    # Inherited keys are resolved through their own classes: their types may be unknown here.
     inherited = {name: kind for base in keywords[1:] for name, kind in get_type_hints(base).items()}
     every = keywords[0].__annotations__
     types = {name: kind for name, kind in every.items() if name not in inherited} | inherited

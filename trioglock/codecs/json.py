@@ -36,8 +36,8 @@ class JSON(Codec[DecodedT_co]):
     """A :class:`Codec` for JSON in text frames; a binary frame is decoded as UTF-8.
 
     All libraries accept and reject the same values. The following can be encoded: dicts with
-    ``str`` keys, lists and tuples, nested up to 200 levels, ``str``, ``int``, finite ``float``,
-    ``bool``, None, instances of their subclasses, ``UUID`` and ``Enum``. Everything else raises
+    ``str`` keys, lists and tuples (all nested up to 200 levels); ``str``, ``int``, finite
+    ``float``, ``bool`` and None; instances of subclasses of these types; ``UUID`` and ``Enum``. Everything else raises
     EncodeError: sets, bytes, NaN, dates, dataclasses, other keys, and lone surrogates. Decoding
     raises DecodeError for NaN, for lone surrogates, for deeper nesting, and for numbers that are
     out of range. If a key is repeated, its last value counts.
