@@ -37,10 +37,10 @@ class JSON(Codec[DecodedT_co]):
 
     All libraries accept and reject the same values. The following can be encoded: dicts with
     ``str`` keys, lists and tuples (all nested up to 200 levels); ``str``, ``int``, finite
-    ``float``, ``bool`` and None; instances of subclasses of these types; ``UUID`` and ``Enum``. Everything else raises
-    EncodeError: sets, bytes, NaN, dates, dataclasses, other keys, and lone surrogates. Decoding
-    raises DecodeError for NaN, for lone surrogates, for deeper nesting, and for numbers that are
-    out of range. If a key is repeated, its last value counts.
+    ``float``, ``bool`` and None; instances of subclasses of these types; ``UUID`` and ``Enum``.
+    Everything else raises EncodeError: sets, bytes, NaN, dates, dataclasses, other keys, and lone
+    surrogates. Decoding raises DecodeError for NaN, for lone surrogates, for deeper nesting, and
+    for numbers that are out of range. If a key is repeated, its last value counts.
 
     Args:
         into: the type to decode into: a ``msgspec.Struct``, a dataclass, a ``TypedDict``, a union
