@@ -1,8 +1,8 @@
 """Messages and control frames as plain values (RFC 6455, section 5).
 
 A data message is a ``str`` (text) or ``bytes`` (binary). Control frames are frozen dataclasses.
-Transports produce *events*: lists of consecutive messages, or fragments of messages, control
-frames, and at most one :class:`Violation`, which is the last.
+Transports produce *events*: an event is a list of consecutive messages, a fragment of a message, a
+control frame, or a :class:`Violation`, which is the last event.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ class Fragment:
 
 
 Frame: TypeAlias = str | BytesLike | PreparedMessage | Fragment | Ping | Pong | Close
-"""A frame to send: text, binary or a control frame. Only links receive a :class:`Fragment`."""
+"""A frame to send: text, binary or a control frame; a :class:`Fragment` only for a link."""
 
 Event: TypeAlias = Run | Fragment | Ping | Pong | Close | Violation
 """An event of a transport."""

@@ -61,7 +61,7 @@ class Deflate:
     uses those of its own role.
 
     Args:
-        level: 1 is the fastest, 9 compresses best.
+        level: 1 is the fastest; 9 compresses best.
         window_bits: the window for messages that this side sends has at most ``2**window_bits``
             bytes; 9 to 15. zlib cannot compress with a window of 8 bits. None lets the server
             choose: a server uses 12, or less if the client asks for it, and a client uses what the

@@ -145,7 +145,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
                 await self._send(bytes(view[start : start + MAX_MESSAGE]))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the send queue has space; raises like :meth:`send_all`."""
+        """Wait until the send queue has space. Raises the same exceptions as :meth:`send_all`."""
         with self._sending:
             await self._start_sending()
             queue = self._session.send_queue

@@ -141,7 +141,7 @@ class PendingRequest:
         return self.take()
 
     def take(self) -> Any:
-        """Return the reply of an ended request; raise as :meth:`wait` does, but only once."""
+        """Return the reply to a request that has ended; raise like :meth:`wait`, but only once."""
         if self._error is not None:
             self._raise()
         return self._reply
