@@ -36,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     use_poller(config.getoption("--poller"))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that use Redis."""
+    if "redis" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.redis)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the marks of :mod:`tests.protocols.clock` precede the one that trio_mode adds."""

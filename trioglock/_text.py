@@ -28,6 +28,6 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def seconds_text(seconds: float | None) -> str:
-    """Return a duration other than None, such as ``"1 second"`` or ``"0.5 seconds"``."""
-    return "1 second" if seconds == 1 else f"{seconds or 0:g} seconds"
+def seconds_text(seconds: float) -> str:
+    """Return a duration, such as ``"1 second"`` or ``"0.5 seconds"``."""
+    return "1 second" if seconds == 1 else f"{seconds:g} seconds"

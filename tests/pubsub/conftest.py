@@ -1,4 +1,4 @@
-"""Fixtures and marks for tests of hubs."""
+"""Fixtures for tests of hubs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,3 @@ def redis() -> Iterator[RealRedis]:
     """A Redis server for one test."""
     with real_redis() as server:
         yield server
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use the fixture."""
-    for item in items:
-        if "redis" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.redis)

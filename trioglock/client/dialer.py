@@ -86,6 +86,7 @@ class Dialer:
                 check_url(options)
                 self._checked_url = url
             return await self._transport.connect(options, nursery)
+        assert timeout is not None
         raise OpenTimeout(f"timed out after {seconds_text(timeout)}")
 
     @property

@@ -19,7 +19,7 @@ from .._types import DecodedT_co
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Codec, Data
 from ..options import check_choice
-from .json_rules import MAX_DEPTH, check_depth, check_surrogates, is_plain
+from .json_rules import check_depth, check_surrogates, is_plain
 
 __all__ = ["JSON", "LIBRARIES", "import_library"]
 
@@ -99,8 +99,7 @@ class JSON(Codec[DecodedT_co]):
 
     def decode(self, frame: Data, /) -> DecodedT_co:
         try:
-            if len(frame) > 2 * MAX_DEPTH:
-                check_depth(frame)
+            check_depth(frame)
             message: DecodedT_co = self._decode(frame)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"invalid JSON: {error}") from error
@@ -202,8 +201,7 @@ def _write(message: Any) -> str:
 def _read(frame: str | bytes) -> Any:
     # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess the encoding.
     text = frame if isinstance(frame, str) else frame.decode()
-    if "\\u" in text or not text.isascii():
-        check_surrogates(text)
+    check_surrogates(text)
     try:
         message, end = _scan(text, 0)
     except StopIteration:

@@ -569,6 +569,7 @@ class Connection(Generic[StateT, MessageT_co]):
             raise self._session.close_state.error()
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._actor.call(request)
+        assert timeout is not None
         raise CallTimeout(f"{self._actor.call_hook.label} took longer than {seconds_text(timeout)}")
 
     # The heartbeat.

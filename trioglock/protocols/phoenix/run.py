@@ -104,6 +104,7 @@ class _OnDemandTransport(EndpointTransport):
         timeout = self._open_timeout
         with PeerTimeout(timeout):
             return await super().connect(options, nursery)
+        assert timeout is not None
         raise OpenTimeout(f"could not connect within {seconds_text(timeout)}")
 
 
@@ -374,6 +375,7 @@ class ClientHandle(Generic[StateT]):
             if isinstance(reply, _Failure):
                 raise reply.error
             return await self._wait(reply) if isinstance(reply, DeferredReply) else reply
+        assert timeout is not None
         raise CallTimeout(f"handle_call took longer than {seconds_text(timeout)}")
 
     async def _wait(self, reply: DeferredReply) -> Any:
