@@ -192,9 +192,10 @@ class Socket(Generic[StateT, MessageT_co]):
         """Called before a connection uses the socket; raises if it cannot be used."""
 
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
-        """Called once: in a client after the first opening handshake, in a server before it responds.
+        """Called once, after the first opening handshake.
 
-        A server responds to the handshake only after this hook has returned.
+        In a server it is called before the response: the handshake succeeds only after this hook
+        has returned.
 
         Args:
             info: the result of the handshake.
@@ -219,7 +220,7 @@ class Socket(Generic[StateT, MessageT_co]):
         return None, state
 
     def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each ``send``, ``send_nowait`` and ``request``: turns the message into a frame.
+        """Called for each ``send``, ``send_nowait`` and ``request``; turns a message into a frame.
 
         Args:
             message: the argument of ``send``.

@@ -134,8 +134,6 @@ class Channels:
             BrokerUnavailable, BrokerError: the broker has not accepted the message.
             UsageError: the hub is not open.
         """
-        if not isinstance(id, str):
-            raise InvalidOption(f"id must be a str, not {describe_value(id)}")
         await self.hub.publish(DISCONNECT, id_channel(id))
 
     def _encode(self, topic: str, event: str, payload: Any) -> Data:

@@ -45,8 +45,8 @@ class RedisBroker(Broker):
             that always leads to the master. Redis Sentinel is not supported, and Redis Cluster only
             without a history.
         history: number of messages to keep for each channel, for subscribers that resume; None
-            keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history. Other
-            programs publish with :func:`publish` and the same ``history``; messages sent with
+            keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history.
+            Other programs publish with :func:`publish` and the same ``history``; messages sent with
             PUBLISH have no id and are not kept.
         history_seconds: how long they are kept; None for no limit.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
