@@ -1,7 +1,7 @@
 """The options of a connection, checked once, when they are passed.
 
-Every option is written twice: its default and its check are in a dataclass here or in
-:mod:`trioglock.server`, and its type and its documentation are in a ``TypedDict`` of keyword
+Every option is written twice: its default and its check are in a dataclass, here or in the module
+that uses the option, and its type and its documentation are in a ``TypedDict`` of keyword
 arguments. ``accepts_options`` gives the functions that take them a signature and a docstring.
 """
 

@@ -2,8 +2,8 @@
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
 not counted, and the timeout restarts when the reader resumes. A peer is declared dead only by a
-second check, after the readers have had as much time as the program was blocked or suspended for;
-see :mod:`trioglock._timer`.
+second check. If the program was blocked or suspended, the readers have as much time again before
+that check; see :mod:`trioglock._timer`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Pings:
 
 
 class ReadPause:
-    """Whether backpressure is pausing the reader task, and when it has last resumed."""
+    """Whether backpressure is pausing the reader task, and when it last resumed."""
 
     __slots__ = ("paused", "resumed_at", "resumed_count")
 
