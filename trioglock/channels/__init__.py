@@ -4,6 +4,7 @@ from ..protocols.phoenix.errors import ChannelClosed
 from .blocking_broadcast import broadcast, disconnect
 from .channel import Channel, ClientEvent
 from .channels import Channels
+from .credentials import Credentials
 from .handshake import ConnectRequest
 from .presence import Presence
 from .results import Answer, Broadcast, ChannelResult, JoinRefused, Left, Push, Rejoined, Stop
@@ -17,6 +18,7 @@ __all__ = [
     "Channels",
     "ClientEvent",
     "ConnectRequest",
+    "Credentials",
     "JoinRefused",
     "Left",
     "Presence",
