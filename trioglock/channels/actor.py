@@ -495,6 +495,17 @@ class ChannelActor:
             self._reply(message)
         self._set_ended(HookError(error=error))
 
+    def end_from_outside(self, reason: Stop | HookError) -> None:
+        """End a channel as if a hook had stopped it or failed; cancel the hook that runs."""
+        machine, is_busy = self._machine, self._busy
+        crashed = isinstance(reason, HookError)
+        for message in (machine.crashed if crashed else machine.stopped)(self.join):
+            self._reply(message)
+        self._set_ended(reason)
+        self._cancel()
+        if not is_busy:
+            self._continue()
+
     def _set_ended(self, reason: EndReason) -> None:
         if self._reason is None:
             self._reason = reason
