@@ -8,8 +8,9 @@ silence, older versions, and a record of what was received.
 from __future__ import annotations
 
 import ssl
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -19,11 +20,13 @@ from trio_websocket import ConnectionClosed
 
 from ..channels import Answer, Broadcast, Channel, Channels, JoinRefused, Presence, Push, Stop
 from ..channels.handshake import ConnectRequest
-from ..channels.machine import JoinState, Output, ServerMachine, TopicJoin
+from ..channels.machine import JoinState, ServerMachine, TopicJoin
 from ..channels.outgoing import OutgoingFrames
 from ..channels.socket import ChannelsSocket
 from ..connection import Connection
+from ..connection._sync import ignore
 from ..disconnect import Disconnect, HookError
+from ..errors import ConnectionClosed as ConnectionEnded
 from ..frames import Close, Data, Frame
 from ..headers import Headers
 from ..hooks import ConnectionInfo
@@ -146,12 +149,18 @@ class MockPhoenixChannel(Channel[None]):
 
     async def stop(self) -> None:
         """End the channel with ``phx_close``."""
-        self._attached.end_from_outside(Stop())
-        await trio.lowlevel.checkpoint()
+        await self._end(self.client.machine.stopped, Stop())
 
     async def crash(self) -> None:
         """End the channel with ``phx_error``."""
-        self._attached.end_from_outside(HookError(error=RuntimeError("crashed by the test")))
+        error = RuntimeError("crashed by the test")
+        await self._end(self.client.machine.crashed, HookError(error=error))
+
+    async def _end(self, end: Callable[[TopicJoin], Any], reason: Stop | HookError) -> None:
+        actor = self._attached
+        if actor.join.state is JoinState.JOINED:
+            actor._reply_all(end(actor.join))
+            actor.end_soon(reason, ignore)
         await trio.lowlevel.checkpoint()
 
     async def track(self, key: str, *, diff_first: bool = False, **meta: Any) -> None:
@@ -301,17 +310,26 @@ class MockClient(ChannelsSocket):
         """The ``auth_token``, or None."""
         self.received: list[ClientMessage] = []
         """All received messages, oldest first, including heartbeats."""
-        self.machine = _MockMachine(self, self.machine)
+        self.machine = _MockMachine(self.machine._is_topic, self.machine._max_topics)
+        self.machine.client = self
+        self._joining = TopicJoin("", None, None, None)  # the latest join
+        self._joining.state = JoinState.ENDED
+        self._waiting: deque[PhoenixMessage] = deque()
 
     @property
     def channels(self) -> dict[str, Any]:
         """The channels that are alive, by topic."""
-        joins = self.machine.joins.items()
-        return {topic: self.actors[join]._channel for topic, join in joins}
+        return {
+            topic: self.actors[join]._channel
+            for topic, join in self.machine.joins.items()
+            if join.state is JoinState.JOINED
+        }
 
     async def send(self, frame: Data) -> None:
         """Send ``frame`` unchanged."""
         await self.peer.send(frame)
+
+    # Hooks of the connection.
 
     def init_stream(self, info: ConnectionInfo) -> None:
         super().init_stream(info)
@@ -335,29 +353,56 @@ class MockClient(ChannelsSocket):
                 self.server.clients.remove(self)
                 self.server.past_clients.append(self)
 
+    # Messages.
 
-class _MockMachine(ServerMachine):
-    """Records messages, and follows the server's ``version`` and ``answers_heartbeats``."""
+    def receive(self, message: PhoenixMessage) -> None:
+        self.received.append(message)
+        self._waiting.append(message)
+        self._handle_waiting()
 
-    def __init__(self, client: MockClient, like: ServerMachine) -> None:
-        super().__init__(like._is_topic, like._max_topics)
-        self._received, self._server = client.received, client.server
+    def _handle_waiting(self) -> None:
+        # As in Phoenix, and unlike in the real server, a join blocks all messages.
+        while self._waiting and self._joining.state is not JoinState.JOINING:
+            self._handle(self._waiting.popleft())
 
-    def receive(self, message: PhoenixMessage) -> tuple[Output, ...]:
-        self._received.append(message)
-        event, join = message.event, self.joins.get(message.topic)
-        if event == HEARTBEAT and message.topic == PHOENIX and not self._server.answers_heartbeats:
-            return ()
+    def _handle(self, message: PhoenixMessage) -> None:
+        topic, event, join = message.topic, message.event, self.machine.joins.get(message.topic)
+        if topic == PHOENIX and event == HEARTBEAT and not self.server.answers_heartbeats:
+            return
         if join is not None and event != JOIN:
-            if self._server.version == "1.7":
+            if self.server.version == "1.7":
                 message = replace(message, join_ref=join.join_ref)
             elif message.join_ref is None and join.join_ref is not None:
-                return ()  # as in Phoenix 1.8.3 to 1.8.11, the strictest versions
-        return super().receive(message)
+                return  # as in Phoenix 1.8.3 to 1.8.11, the strictest versions
+        super().receive(message)
+        if event == JOIN:
+            self._joining = self.machine.joins.get(topic, self._joining)
+
+    def join_ended(self) -> None:
+        """Handle the messages that have waited, after the reply to the join."""
+
+        async def handle() -> None:
+            self._handle_waiting()
+
+        if self._waiting:
+            with suppress(ConnectionEnded):
+                self.connection.start_soon(handle)
+
+
+class _MockMachine(ServerMachine):
+    client: MockClient
+
+    def joined(self, join: TopicJoin, response: Any) -> tuple[PhoenixMessage, ...]:
+        self.client.join_ended()
+        return super().joined(join, response)
+
+    def refused(self, join: TopicJoin, response: Any = None) -> tuple[PhoenixMessage, ...]:
+        self.client.join_ended()
+        return super().refused(join, response)
 
     def crashed(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
         messages = super().crashed(join)
-        if self._server.version == "1.7":
+        if self.client.server.version == "1.7":
             messages = tuple([replace(message, payload={}) for message in messages])
         return messages
 
