@@ -310,8 +310,9 @@ class MockClient(ChannelsSocket):
         """The ``auth_token``, or None."""
         self.received: list[ClientMessage] = []
         """All received messages, oldest first, including heartbeats."""
-        self.machine = _MockMachine(self.machine._is_topic, self.machine._max_topics)
-        self.machine.client = self
+        machine = _MockMachine(self.machine._is_topic, self.machine._max_topics)
+        machine.client = self
+        self.machine: ServerMachine = machine
         self._joining = TopicJoin("", None, None, None)  # the latest join
         self._joining.state = JoinState.ENDED
         self._waiting: deque[PhoenixMessage] = deque()
@@ -457,6 +458,7 @@ class MockPhoenixServer(MockServer):
         """Set it to False to simulate a dead server."""
         self._authorize = authorize
         self._connected = trio.lowlevel.ParkingLot()
+        self._listener = MemoryListener()
         self._channels = _MockChannels(
             channels or {"room:*": MockTopic},
             hub=Hub(max_queue=MAX_QUEUE),
@@ -466,12 +468,11 @@ class MockPhoenixServer(MockServer):
 
     async def _start(self, stack: AsyncExitStack) -> None:
         await stack.enter_async_context(self._channels.hub)
-        listener = MemoryListener()
         tcp = [] if self._memory else await open_tcp("127.0.0.1", 0)
         server = await stack.enter_async_context(
             serve(
                 self._channels.socket,
-                listeners=[listener, *tcp],
+                listeners=[self._listener, *tcp],
                 ssl_context=self._ssl_context,
                 process_request=self._reject_next,
                 select_subprotocol=None if self.version == "1.8" else lambda *_: None,
@@ -482,11 +483,13 @@ class MockPhoenixServer(MockServer):
             )
         )
         stack.callback(server.abort)
-        self.open_stream = listener.open_stream  # type: ignore[method-assign]
         if tcp:
             scheme = "ws" if self._ssl_context is None else "wss"
             self.url = f"{scheme}://127.0.0.1:{server.port}/"
-        self.url += "socket"
+        self.url: str = f"{self.url}socket"
+
+    async def open_stream(self) -> trio.abc.Stream:
+        return await self._listener.open_stream()
 
     # Called by tests.
 
