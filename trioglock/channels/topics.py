@@ -13,7 +13,9 @@ import secrets
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
+from .._hints import describe_value
 from ..connection.fanout import Fanout
+from ..errors import InvalidOption
 from ..frames import Close, Data, PreparedMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Gap, Hub, Message, Subscriber
@@ -40,7 +42,13 @@ def hub_channel(topic: str) -> str:
 
 
 def id_channel(id: str) -> str:  # noqa: A002 - the term of Phoenix
-    """Return the channel for messages to the connections with an id."""
+    """Return the channel for messages to the connections with an id.
+
+    Raises:
+        InvalidOption: it is not a str.
+    """
+    if not isinstance(id, str):
+        raise InvalidOption(f"id must be a str, not {describe_value(id)}")
     return f"{TOPIC_PREFIX}id:{id}"
 
 
