@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from .._hints import describe_value
 from ..errors import InvalidOption
@@ -75,6 +75,8 @@ class Channels:
         InvalidOption: an argument has the wrong type or value.
     """
 
+    _socket_class: ClassVar[type[ChannelsSocket]] = ChannelsSocket
+
     def __init__(
         self,
         routes: Mapping[str, type[Channel[Any]]],
@@ -116,7 +118,7 @@ class Channels:
             refresh=refresh,
             identify=id,
         )
-        make_socket = partial(ChannelsSocket, options)
+        make_socket = partial(self._socket_class, options)
         self._target = ChannelsTarget(hub, make_socket, connect, id)
 
     def __repr__(self) -> str:
