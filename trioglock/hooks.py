@@ -36,8 +36,8 @@ class Reply:
 
     Args:
         frames: the frames, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``. If the
-            connection has a codec, it encodes everything except ``Ping``, ``Pong``, ``Close`` and
-            :class:`PreparedMessage`, including ``str`` and bytes.
+            connection has a codec, it encodes everything, including ``str`` and bytes, except
+            ``Ping``, ``Pong``, ``Close`` and :class:`PreparedMessage`.
         deliver: a value to deliver as well, as with :class:`Deliver`; by default, nothing is
             delivered.
     """

@@ -81,7 +81,7 @@ class Channels:
         self._index = TopicIndex(hub)
         self._has_presence = False
         make_socket = partial(ChannelsSocket, self._routes, self._index, max_topics)
-        self._target = ChannelsTarget(make_socket, connect, id)
+        self._target = ChannelsTarget(hub, make_socket, connect, id)
 
     def __repr__(self) -> str:
         return f"<Channels {', '.join(self._routes.patterns)}, {len(self._index)} topics>"
