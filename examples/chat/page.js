@@ -399,7 +399,7 @@ function avatar({id, name}) {
 function messageItem({from, at, text: words}, {isOwn, isPending = false, continues = false}) {
   const when = new Date(at * 1000);
   const time = element("time", {dateTime: when.toISOString(), title: when.toLocaleString()},
-    isPending ? "sending…" : when.toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"}));
+    isPending ? "sending…" : when.toLocaleTimeString([], {hour: "numeric", minute: "2-digit"}));
   const author = element("bdi", {className: "author"}, from.name);
   const body = element("div", {className: "text", dir: "auto"}, ...linked(words));
   const item = element("li", {className: "message"}, avatar(from), element("p", {className: "meta"}, author, " ", time), body);
