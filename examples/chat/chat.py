@@ -50,6 +50,9 @@ class User:
     name: str
     is_moderator: bool
 
+    def meta(self, **status: bool) -> dict[str, Any]:
+        return {"name": self.name, "is_moderator": self.is_moderator, **status}
+
 
 def authenticate(request: ConnectRequest) -> User | None:
     """A browser keeps a random secret, so that nobody else can use its id, the secret's hash."""
@@ -69,19 +72,20 @@ class Room(Channel[User]):
             raise JoinRefused({"reason": "removed"})
         if not is_room(topic):
             raise JoinRefused({"reason": f"a room has a name of 1 to {MAX_NAME} characters"})
-        meta = {"name": user.name, "is_moderator": user.is_moderator}
-        await presence.track(self, user.id, meta)
-        response = {"id": user.id, "is_moderator": user.is_moderator}
+        await presence.track(self, user.id, user.meta(typing=False))
+        response = {"id": user.id, "is_moderator": user.is_moderator, "now": time.time()}
         return {**response, "messages": list(recent[topic])}, user
 
-    def handle_in(self, event: str, payload: Any, user: User) -> Any:
+    async def handle_in(self, event: str, payload: Any, user: User) -> Any:
         match event:
             case "message":
                 return self.talk(payload["text"].strip(), payload["key"], user), user
             case "typing":
-                return Broadcast(event, {"id": user.id, "name": user.name}, to_self=False), user
+                await presence.update(self, user.id, user.meta(typing=bool(payload["typing"])))
+                return None, user
             case "remove" if user.is_moderator:
-                self.cast(payload["id"])
+                await hub.publish(payload["id"], "removed")
+                await channels.disconnect(payload["id"])
                 notice = {"name": payload["name"], "by": user.name}
                 return (Broadcast("removed", notice), Answer("ok")), user
         return Answer("error", {"reason": "this is not allowed"}), user
@@ -89,20 +93,12 @@ class Room(Channel[User]):
     def talk(self, text: str, key: str, user: User) -> Any:
         if not 0 < len(text) <= MAX_TEXT:
             return Answer("error", {"reason": f"a message has 1 to {MAX_TEXT} characters"})
-        message = {
-            "id": secrets.token_hex(8),
-            "key": key,  # by which the page recognizes its own message
-            "from": {"id": user.id, "name": user.name},
-            "at": time.time(),
-            "text": text,
-        }
+        author = {"id": user.id, "name": user.name}
+        # The page of the author recognizes the message by its key.
+        message = {"text": text, "from": author, "at": time.time(), "key": key}
+        message["id"] = secrets.token_hex(8)
         recent[self.topic].append(message)
         return Broadcast("message", message), Answer("ok")
-
-    async def handle_cast(self, removed: str, user: User) -> Any:
-        await hub.publish(removed, "removed")
-        await channels.disconnect(removed)
-        return None, user
 
 
 class Lobby(Channel[tuple[User, frozenset[str]]]):

@@ -2,7 +2,7 @@
 
 import {Presence, Socket} from "/phoenix.mjs";
 
-const TYPING_EVERY = 2000, TYPING_FOR = 4500;  // milliseconds
+const TYPING_FOR = 3000;  // milliseconds after the last key
 const GROUP_FOR = 5 * 60;  // seconds in which messages of one person are shown as a group
 const MAX_MESSAGES = 500;  // for each room; older ones are removed from the page
 
@@ -47,7 +47,6 @@ class Room {
     this.items = element("ol");
     this.ids = new Set();
     this.pending = new Map();  // items of messages that the server has not confirmed, by key
-    this.typing = new Map();
     this.last = null;
     this.unread = 0;
     this.draft = "";
@@ -57,8 +56,8 @@ class Room {
     this.channel = socket.channel(this.topic, {});
     this.presence = new Presence(this.channel);
     this.presence.onSync(() => { showRooms(); if (this === current) showPeople(); });
+    this.stopTyping = null;  // the timer while this page is typing
     this.channel.on("message", message => this.receive(message, true));
-    this.channel.on("typing", person => this.noteTyping(person));
     this.channel.on("removed", ({name, by}) => this.add(divider(`${by} removed ${name}`)));
     this.channel.join()
       .receive("ok", response => this.joined(response))
@@ -89,7 +88,8 @@ class Room {
   }
 
   people() {
-    const entries = this.presence.list((id, {metas}) => ({id, tabs: metas.length, ...metas.at(-1)}));
+    const entries = this.presence.list((id, {metas}) => ({id, metas, ...metas.at(-1)}));
+    for (const entry of entries) entry.isTyping = entry.metas.some(({typing}) => typing);
     return entries.sort((a, b) => (b.id === me.id) - (a.id === me.id) || a.name.localeCompare(b.name));
   }
 
@@ -98,7 +98,6 @@ class Room {
   receive(message, isNew) {
     if (this.ids.has(message.id)) return;
     this.ids.add(message.id);
-    this.typing.delete(message.from.id);
     const isOwn = message.from.id === me.id;
     if (isOwn) this.forgetPending(message.key);
     if (isNew && !isOwn) this.noteUnread();
@@ -111,7 +110,6 @@ class Room {
     if (this === current && isNew && !isOwn) {
       announce(`${message.from.name}: ${message.text.slice(0, 300)}`);
     }
-    showTyping();
   }
 
   // Adds an item before those that are being sent.
@@ -162,13 +160,12 @@ class Room {
     this.pending.delete(key);
   }
 
-  // "Is typing" is shown for a while after the last sign of it.
-  noteTyping({id, name}) {
-    if (id === me.id) return;
-    clearTimeout(this.typing.get(id)?.timer);
-    const timer = setTimeout(() => { this.typing.delete(id); showTyping(); }, TYPING_FOR);
-    this.typing.set(id, {name, timer});
-    showTyping();
+  // The presence shows to the others that this page is typing, until some time after the last key.
+  setTyping(isTyping) {
+    const wasTyping = this.stopTyping !== null;
+    clearTimeout(this.stopTyping);
+    this.stopTyping = isTyping ? setTimeout(() => this.setTyping(false), TYPING_FOR) : null;
+    if (isTyping !== wasTyping && this.channel.canPush()) this.channel.push("typing", {typing: isTyping});
   }
 }
 
@@ -222,6 +219,7 @@ function saveRooms() {
 function switchTo(room) {
   if (current) {
     current.draft = text.value;
+    current.setTyping(false);
     current.scrollTop = isScrolledToEnd() ? null : log.scrollTop;
     if (current !== room && !current.unread) current.items.querySelector(".new")?.remove();
   }
@@ -257,7 +255,6 @@ function end(title, words) {
 function showAll() {
   showRooms();
   showPeople();
-  showTyping();
   showEmpty();
   find("title").textContent = current?.name ?? "No room";
   find("title").title = current?.name ?? "";
@@ -314,6 +311,9 @@ function showPeople() {
   const people = current?.people() ?? [];
   find("count").textContent = people.length;
   showList(find("people"), people, person => person.id, personItem, updatePerson);
+  const typing = people.filter(({id, isTyping}) => isTyping && id !== me.id).map(({name}) => name);
+  find("typing").textContent = typing.length > 2 ? "Several people are typing…"
+    : typing.length ? `${typing.join(" and ")} ${typing.length > 1 ? "are" : "is"} typing…` : "";
 }
 
 function personItem() {
@@ -323,7 +323,7 @@ function personItem() {
 
 function updatePerson(item, person) {
   const notes = [
-    person.id === me.id && "you", person.is_moderator && "moderator", person.tabs > 1 && `${person.tabs} tabs`,
+    person.id === me.id && "you", person.is_moderator && "moderator", person.metas.length > 1 && `${person.metas.length} tabs`,
   ];
   item.querySelector(".avatar").replaceWith(avatar(person));
   const name = item.querySelector(".name");
@@ -335,13 +335,6 @@ function updatePerson(item, person) {
   }
   const remove = item.querySelector("button");
   if (remove) remove.ariaLabel = remove.title = `Remove ${person.name}`;
-}
-
-function showTyping() {
-  const names = current ? [...current.typing.values()].map(person => person.name) : [];
-  find("typing").textContent = names.length === 0 ? ""
-    : names.length === 1 ? `${names[0]} is typing…`
-      : names.length === 2 ? `${names[0]} and ${names[1]} are typing…` : "Several people are typing…";
 }
 
 function showEmpty() {
@@ -481,8 +474,6 @@ document.onkeydown = event => {
 
 // Writing.
 
-let typedAt = 0;
-
 function resizeText() {
   text.style.height = "auto";
   text.style.height = `${text.scrollHeight}px`;
@@ -490,9 +481,7 @@ function resizeText() {
 
 text.oninput = () => {
   resizeText();
-  if (!text.value.trim() || !current.channel.canPush() || Date.now() - typedAt < TYPING_EVERY) return;
-  typedAt = Date.now();
-  current.channel.push("typing", {});
+  current?.setTyping(Boolean(text.value.trim()));
 };
 
 text.onkeydown = event => {
@@ -507,7 +496,7 @@ find("send").onsubmit = event => {
   if (!words || text.disabled) return;
   current.send(words);
   text.value = current.draft = "";
-  typedAt = 0;
+  current.setTyping(false);
   resizeText();
   text.focus();
 };
