@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from .._hints import describe_value
 from ..errors import InvalidOption
@@ -58,6 +58,8 @@ class Channels:
         InvalidOption: an argument has the wrong type or value.
     """
 
+    _socket_class: ClassVar[type[ChannelsSocket]] = ChannelsSocket
+
     def __init__(
         self,
         routes: Mapping[str, type[Channel[Any]]],
@@ -80,7 +82,7 @@ class Channels:
         self._routes = ChannelRoutes(routes)
         self._index = TopicIndex(hub)
         self._has_presence = False
-        make_socket = partial(ChannelsSocket, self._routes, self._index, max_topics)
+        make_socket = partial(self._socket_class, self._routes, self._index, max_topics)
         self._target = ChannelsTarget(hub, make_socket, connect, id)
 
     def __repr__(self) -> str:
