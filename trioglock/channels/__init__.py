@@ -4,6 +4,7 @@ from ..protocols.phoenix.errors import ChannelClosed
 from .channel import Channel, ClientEvent
 from .channels import Channels
 from .handshake import ConnectRequest
+from .history import History
 from .presence import Presence
 from .results import Answer, Broadcast, ChannelResult, JoinRefused, Left, Push, Rejoined, Stop
 
@@ -16,6 +17,7 @@ __all__ = [
     "Channels",
     "ClientEvent",
     "ConnectRequest",
+    "History",
     "JoinRefused",
     "Left",
     "Presence",

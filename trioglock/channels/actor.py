@@ -21,6 +21,7 @@ from ..connection import Connection
 from ..disconnect import HookError
 from ..errors import BadHookResult, ConnectionClosed, UsageError
 from ..frames import Data
+from ..gap import Gap
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.message import PhoenixMessage, check_event
 from .channel import Channel, ChannelHookTable, ClientEvent, hook_table, split_outcome
@@ -154,14 +155,16 @@ class ChannelActor:
 
     # Messages.
 
-    def start(self, state: Any, error: Exception | None = None) -> None:
+    def accept(self, state: Any) -> None:
+        """Store the first state: ``join`` has returned, so ``terminate`` will run."""
+        self._state = state
+
+    def start(self, error: Exception | None = None) -> None:
         """Start handling messages: the client has received the response to its join.
 
         Args:
-            state: the first state.
             error: why the client has received an error instead; the channel ends.
         """
-        self._state = state
         callbacks, self._start_callbacks = self._start_callbacks, ()
         if error is not None:
             self._set_ended(HookError(error=error))
@@ -187,6 +190,24 @@ class ChannelActor:
             # Dropping the broadcast would be silent; after the error the client joins again.
             self._fail(f"{self.hooks.name}.{OUT}", UsageError("too many messages are waiting"))
             self._cancel()
+
+    async def wait_idle(self) -> None:
+        """Wait until no async hook is running."""
+        while self._done is not None:
+            await self._done.wait()
+
+    def lose_events(self, gap: Gap) -> None:
+        """End the channel because events may be missing: its client joins again."""
+        if self._reason is not None:
+            return
+        was_busy = self._busy
+        for message in self._machine.lost(self.join):
+            self.outgoing.send(self._encode(message))
+        self._set_ended(gap)
+        if was_busy:
+            self._cancel()
+        else:
+            self._continue()
 
     def leave(self, ref: str | None) -> None:
         """Handle a leave after everything received before it."""
@@ -405,6 +426,8 @@ class ChannelActor:
         return self._socket.serializer.encode(message)
 
     def _encode_broadcast(self, event: str, payload: Any, to_self: bool) -> Data:
+        if self.hooks.history is not None:
+            self.hooks.history.check_broadcast(payload)
         data = self._socket.serializer.encode_broadcast(
             self.join.topic, check_event(event), payload
         )

@@ -10,10 +10,19 @@ from typing import Any
 
 import trio
 
+from .._redact import shorten
 from ..connection import Connection
 from ..connection.mailbox import run_now
 from ..disconnect import Disconnect
-from ..errors import ConnectionClosed, EncodeError, UsageError
+from ..errors import (
+    BadHookResult,
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    EncodeError,
+    InvalidOption,
+    UsageError,
+)
 from ..frames import Close, Data
 from ..hooks import ConnectionInfo, Reply, Socket
 from ..protocols.phoenix.message import PhoenixMessage
@@ -21,6 +30,7 @@ from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Hub
 from .actor import ChannelActor
 from .channel import hook_table, split_outcome
+from .history import GAP
 from .machine import CallEnd, CallHandleIn, CallJoin, CallLeave, Output, ServerMachine, TopicJoin
 from .outgoing import TRY_AGAIN_LATER, OutgoingFrames, close_connection
 from .results import JoinRefused
@@ -33,6 +43,8 @@ _logger = logging.getLogger("trioglock.channels")
 
 MALFORMED = Close(1011)
 """What Phoenix sends, because its process crashes."""
+
+UNAVAILABLE = {"reason": "history unavailable"}
 
 MESSAGES_PER_TURN = 64
 """Number of messages after which other tasks run, if messages have waited for a join."""
@@ -175,7 +187,10 @@ class ChannelsSocket(Socket[None, Any]):
         if isinstance(output, CallJoin):
             kind = self._find(output.join.topic)
             assert kind is not None
-            return hook_table(kind).join_is_async
+            hooks = hook_table(kind)
+            return hooks.join_is_async or (
+                hooks.history is not None and hooks.history.is_wanted(output.payload)
+            )
         if isinstance(output, CallEnd):
             actor = self.actors.get(output.join)
             return actor is not None and not actor.can_end_now
@@ -206,10 +221,16 @@ class ChannelsSocket(Socket[None, Any]):
                 self._run_plain(output)
 
     async def _join(self, join: TopicJoin, payload: Any) -> None:
-        """Run ``join``. This does not suspend if the hook is plain."""
+        """Run ``join``. This does not suspend if the hook is plain and no history is read."""
         kind = self._find(join.topic)
         assert kind is not None
         hooks, machine = hook_table(kind), self.machine
+        history = hooks.history
+        try:
+            after = None if history is None else history.parse_join(payload)
+        except InvalidOption as error:
+            self._send_refusal(join, {"reason": str(error)})
+            return
         try:
             channel = kind()
             actor = channel._actor = ChannelActor(self, join, channel)  # noqa: SLF001
@@ -217,6 +238,11 @@ class ChannelsSocket(Socket[None, Any]):
             if hooks.join_is_async:
                 returned = await returned
             response, state = split_outcome(f"{hooks.name}.join", returned, "response")
+            if history is not None and not isinstance(response, dict):
+                raise BadHookResult(
+                    f"{hooks.name}.join must return a dict as the response, because the class has "
+                    f"a history, not {shorten(response)}"
+                )
         except JoinRefused as refusal:
             self._send_refusal(join, refusal.response)
         except Exception:
@@ -226,25 +252,44 @@ class ChannelsSocket(Socket[None, Any]):
             machine.refused(join)  # the connection is ending
             raise
         else:
-            self._start(actor, state, response)
+            actor.accept(state)
+            self.actors[join] = actor
+            failure: Exception | None = None
+            if history is not None and history.is_wanted(payload):
+                try:
+                    if await self.index.start_replay(actor, after):
+                        response = {**response, GAP: True}
+                except Exception as error:
+                    failure = error
+                except BaseException:
+                    machine.refused(join)  # the connection is ending
+                    raise
+            self._start(actor, response, failure)
 
-    def _start(self, actor: ChannelActor, state: Any, response: Any) -> None:
-        """Start a channel whose ``join`` has returned."""
+    def _start(self, actor: ChannelActor, response: Any, error: Exception | None) -> None:
+        """Start a channel whose ``join`` has returned, unless there was an error afterwards."""
         join = actor.join
-        self.actors[join] = actor
         reply, *others = self.machine.joined(join, response)
         assert isinstance(reply, PhoenixMessage)
         try:
+            if error is not None:
+                raise error
             self.index.join(actor)
             self.outgoing.reply(self.serializer.encode(reply))
-        except Exception as error:
+        except (BrokerUnavailable, BrokerError) as failure:
+            _logger.warning("the history of %r cannot be read: %s", join.topic, failure)
+            self._run_plain(self.machine.join_crashed(join, UNAVAILABLE))
+            self._run_all(others)
+            actor.start(failure)
+        except Exception as failure:
             self._log_join(actor.hooks.name, join)
             self._run_plain(self.machine.join_crashed(join))
             self._run_all(others)
-            actor.start(state, error)
+            actor.start(failure)
         else:
             self._run_all(others)
-            actor.start(state)
+            actor.start()
+            self.index.send_replay(actor)
 
     def _send_refusal(self, join: TopicJoin, response: Any) -> None:
         messages = self.machine.refused(join, response)
