@@ -27,7 +27,7 @@ METAPHORS = frozenset({
 TERMS_OF_OTHERS = {("telemetry/opentelemetry.py", "span")}
 """Uses of these words as terms of another project: OpenTelemetry's spans."""
 
-ENTRY_POINTS = frozenset({"connect", "publish", "run"})
+ENTRY_POINTS = frozenset({"broadcast", "connect", "publish", "run"})
 """Functions that several modules offer for their own protocol, such as ``phoenix.connect``."""
 
 COUNTERPARTS = frozenset({"Channel", "JoinRefused", "Presence", "Push", "Stop"})

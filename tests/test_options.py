@@ -68,7 +68,7 @@ BAD = [
     ("proxy", b"http://u:hunter2@p", "proxy must be True, None or a URL, not"),
     ("ssl_context", True, "ssl_context must be an ssl.SSLContext or None, not True"),
     ("server_hostname", 5, "server_hostname must be a str, not 5"),
-    ("stream", "tcp", "stream must be a trio stream, not 'tcp'"),
+    ("stream", "tcp", "stream must be a trio stream or a function, not 'tcp'"),
     ("origin", 5, "origin.* str, not int"),
     ("origin", "http://x\r\nEvil: 1", "origin.* line break"),
     ("user_agent_header", b"x", "user_agent_header.* str, not bytes"),

@@ -36,7 +36,8 @@ class Reply:
 
     Args:
         frames: the frames, in order: ``str``, bytes-like, ``Ping``, ``Pong`` or ``Close``. If the
-            connection has a codec, all others are messages, which the codec encodes.
+            connection has a codec, it encodes everything, including ``str`` and bytes, except
+            ``Ping``, ``Pong``, ``Close`` and :class:`PreparedMessage`.
         deliver: a value to deliver as well, as with :class:`Deliver`; by default, nothing is
             delivered.
     """
@@ -193,7 +194,8 @@ class Socket(Generic[StateT, MessageT_co]):
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
 
-        A server responds to the handshake only after this hook has returned.
+        In a server it is called before the response: the handshake succeeds only after this hook
+        has returned.
 
         Args:
             info: the result of the handshake.
@@ -218,7 +220,7 @@ class Socket(Generic[StateT, MessageT_co]):
         return None, state
 
     def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each ``send`` and ``send_nowait`` to turn the message into a frame.
+        """Called for each ``send``, ``send_nowait`` and ``request``; turns a message into a frame.
 
         Args:
             message: the argument of ``send``.

@@ -1,7 +1,7 @@
 """The options of a connection, checked once, when they are passed.
 
-Every option is written twice: its default and its check are in a dataclass here or in
-:mod:`trioglock.server`, and its type and its documentation are in a ``TypedDict`` of keyword
+Every option is written twice: its default and its check are in a dataclass, here or in the module
+that uses the option, and its type and its documentation are in a ``TypedDict`` of keyword
 arguments. ``accepts_options`` gives the functions that take them a signature and a docstring.
 """
 
@@ -68,7 +68,7 @@ class Deflate:
             server asks for, or 15. On a client, 15 does not let the server reduce the window.
         memory_level: memory of the compressor, 1 to 9: about ``2**(memory_level + 9)`` bytes, in
             addition to four times the window.
-        no_context_takeover: compress every message on its own. Idle connections then need no
+        no_context_takeover: compress each message independently. Idle connections then need no
             memory for the compressor, but similar short messages become much longer.
         min_size: messages of fewer bytes are sent uncompressed. It does not apply to messages in
             fragments, whose size is not known. A :class:`PreparedMessage` is never compressed if it
@@ -77,7 +77,7 @@ class Deflate:
             means 12, 15 means no limit, and a client that does not support limits uses 15. On a
             client, None sets no limit; a server that does not support a limit declines
             compression.
-        peer_no_context_takeover: the peer must compress every message on its own, so that idle
+        peer_no_context_takeover: the peer must compress each message independently, so that idle
             connections need no memory for the decompressor.
 
     Raises:
@@ -163,7 +163,7 @@ class DialOptions:
         if self.stream is not None and not (
             isinstance(self.stream, trio.abc.Stream) or callable(self.stream)
         ):
-            raise InvalidOption(f"stream must be a trio stream, not {self.stream!r}")
+            raise InvalidOption(f"stream must be a trio stream or a function, not {self.stream!r}")
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_size", self.max_size, least=1)
         check_whole("max_redirects", self.max_redirects, least=0, none=False)

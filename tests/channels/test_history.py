@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -14,20 +13,17 @@ from trio.testing import wait_all_tasks_blocked
 from tests.channels.helpers import ChannelsSite, RawPhoenix, serving_channels
 from tests.protocols.clock import MOCK_CLOCK
 from tests.server.helpers import LockstepListener
-from trioglock import Gap, InvalidOption, UsageError
+from trioglock import Gap
 from trioglock.channels import (
     Answer,
     Broadcast,
     Channel,
-    Channels,
-    ChannelClosed,
     History,
     JoinRefused,
     Push,
 )
 from trioglock.protocols.phoenix import InvalidMessage
-from trioglock.pubsub import Broker, BrokerSession, Hub, MemoryBroker
-from trioglock.pubsub.broker import Deliver
+from trioglock.pubsub import Hub
 
 pytestmark = [MOCK_CLOCK]
 
@@ -208,11 +204,11 @@ async def test_zero_asks_for_all_events_that_are_kept(after: Any) -> None:
 
 @pytest.mark.parametrize("payload", [{}, {"after": None}, [], "0"])
 async def test_without_an_id_only_new_events_are_received(payload: Any) -> None:
-    class Any_(Room):
+    class Simple(Room):
         def join(self, topic: str, payload: Any, user: Any) -> Any:
             return {}, None
 
-    async with serving_channels(Any_) as site, site.dial() as raw:
+    async with serving_channels(Simple) as site, site.dial() as raw:
         await send(site, 1)
         reply = await raw.ask("1", "1", "room:1", "phx_join", payload)
         assert reply[4] == {"response": {}, "status": "ok"}
@@ -255,7 +251,8 @@ async def test_the_latest_event_is_sent_with_keep_last() -> None:
 async def test_the_field_of_the_id_can_be_chosen() -> None:
     async with serving() as site, site.dial() as raw:
         await raw.join("custom:1")
-        for payload in ({}, {"id": 7}, {"a": {}}, {"text": "}{"}):
+        payloads: list[Any] = [{}, {"id": 7}, {"a": {}}, {"text": "}{"}]
+        for payload in payloads:
             await site.channels.broadcast("custom:1", "news", payload)
             received = (await raw.receive())[4]
             assert received.pop('an "id"')
@@ -264,7 +261,8 @@ async def test_the_field_of_the_id_can_be_chosen() -> None:
 
 async def test_broadcasts_that_can_have_no_id_are_errors() -> None:
     async with serving() as site, site.dial() as raw:
-        for payload in ([], "text", None, 5, b"binary"):
+        payloads: list[Any] = [[], "text", None, 5, b"binary"]
+        for payload in payloads:
             with pytest.raises(InvalidMessage, match="must have a dict as its payload"):
                 await site.channels.broadcast("room:1", "news", payload)
         with pytest.raises(InvalidMessage, match="choose another id_field"):
@@ -309,7 +307,8 @@ async def test_topics_without_a_history_are_as_before() -> None:
 
 async def test_the_response_must_be_an_object(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as site, site.dial() as raw:
-        for number, response in enumerate([[], "text", None]):
+        responses: list[Any] = [[], "text", None]
+        for number, response in enumerate(responses):
             ref = str(number)
             reply = await raw.ask(ref, ref, "room:1", "phx_join", {"response": response})
             assert reply[4] == {"response": {"reason": "join crashed"}, "status": "error"}
@@ -419,7 +418,13 @@ async def test_a_replay_that_is_overtaken_by_the_history_ends_in_phx_error(
         received = [await slow.receive()]
         while received[-1][3] != "phx_error":
             received.append(await slow.receive())
-        assert received[-1] == ["1", "1", "room:1", "phx_error", {"reason": "events may be missing"}]
+        assert received[-1] == [
+            "1",
+            "1",
+            "room:1",
+            "phx_error",
+            {"reason": "events may be missing"},
+        ]
         events = [one[4] for one in received if one[3] == "news"]
         assert [one["n"] for one in events] == list(range(len(events)))
         assert isinstance(ended[0], Gap)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from trioglock.channels import Left, Rejoined
 from trioglock.channels.machine import (
     CallEnd,
@@ -16,7 +14,6 @@ from trioglock.channels.machine import (
     ServerMachine,
     TopicJoin,
 )
-from trioglock.errors import UsageError
 from trioglock.protocols.phoenix import PhoenixMessage
 
 
@@ -41,11 +38,41 @@ def join(machine: ServerMachine, topic: str = "room:1", ref: str = "1") -> Topic
     return call.join
 
 
-def test_no_message_is_received_while_a_join_waits_for_its_hook() -> None:
+def test_messages_for_a_topic_that_is_joining_are_calls_like_any_other() -> None:
     machine = make_machine()
-    machine.receive(message("1", "1", "room:1", "phx_join"))
-    with pytest.raises(UsageError, match="waits for its hook"):
-        machine.receive(message(None, "2", "phoenix", "heartbeat"))
+    (call,) = machine.receive(message("1", "1", "room:1", "phx_join"))
+    assert isinstance(call, CallJoin)
+    joining = call.join
+    assert machine.receive(message(None, "2", "phoenix", "heartbeat")) == (
+        reply(None, "2", "phoenix", "ok", {}),
+    )
+    (push,) = machine.receive(message("1", "3", "room:1", "hi"))
+    assert push == CallHandleIn(joining, "3", "hi", {})
+    assert machine.receive(message("1", "4", "room:1", "phx_leave")) == (CallLeave(joining, "4"),)
+    overloaded = {"reason": "too many"}
+    expected = reply("1", "3", "room:1", "error", overloaded)
+    assert machine.answer(joining, "3", "error", overloaded) == expected
+    assert machine.push(joining, "hello", {}) is None
+
+
+def test_a_second_join_ends_one_that_still_waits_for_its_hook_and_closes_the_join_before() -> None:
+    machine = make_machine(max_topics=1)
+    first = join(machine)
+    *_, second = machine.receive(message("2", "2", "room:1", "phx_join"))
+    assert isinstance(second, CallJoin)
+    machine.receive(message("2", "x", "room:1", "hi"))
+    answer, end, third = machine.receive(message("3", "3", "room:1", "phx_join"))
+    assert answer == reply("2", "2", "room:1", "error", {"reason": "joined again"})
+    assert end == CallEnd(second.join, Rejoined())
+    assert isinstance(third, CallJoin)
+    assert machine.answer(second.join, "x", "ok", {}) is None
+    assert machine.joined(second.join, {}) == machine.refused(second.join) == ()
+    assert machine.joined(third.join, {}) == (
+        reply("3", "3", "room:1", "ok", {}),
+        message("1", "1", "room:1", "phx_close"),
+    )
+    assert first.state is JoinState.ENDED
+    assert machine.joins == {"room:1": third.join}
 
 
 def test_a_push_is_answered_at_most_once() -> None:
@@ -105,12 +132,15 @@ def test_a_second_join_ends_the_first_one_before_its_hook_runs() -> None:
     assert machine.joins == {}
 
 
-def test_the_limit_counts_joined_topics() -> None:
+def test_the_limit_counts_topics_that_are_joined_or_joining() -> None:
     machine = make_machine(max_topics=1)
-    first = join(machine)
+    (first,) = machine.receive(message("1", "1", "room:1", "phx_join"))
+    assert isinstance(first, CallJoin)
     too_many = reply("2", "2", "room:2", "error", {"reason": "too many channels joined"})
     assert machine.receive(message("2", "2", "room:2", "phx_join")) == (too_many,)
-    machine.stopped(first)
+    machine.joined(first.join, {})
+    assert machine.receive(message("2", "2", "room:2", "phx_join")) == (too_many,)
+    machine.stopped(first.join)
     join(machine, "room:2", "3")
 
 
@@ -122,12 +152,12 @@ def test_the_end_of_the_connection_ends_all_joins_once() -> None:
     assert machine.close(Left()) == ()
 
 
-def test_a_join_whose_hook_returns_after_the_end_of_the_connection_ends_at_once() -> None:
+def test_a_join_whose_hook_returns_after_the_end_of_the_connection_is_not_answered() -> None:
     machine = make_machine()
     (call,) = machine.receive(message("1", "1", "room:1", "phx_join"))
     assert isinstance(call, CallJoin)
-    assert machine.close(Left()) == ()
-    assert machine.joined(call.join, {}) == (CallEnd(call.join, Left()),)
+    assert machine.close(Left()) == (CallEnd(call.join, Left()),)
+    assert machine.joined(call.join, {}) == ()
     assert machine.joins == {}
 
 

@@ -47,6 +47,7 @@ class Conversation(RuleBasedStateMachine):
         self.asked: dict[str, str] = {}  # the event of each ref
         self.replies = Counter[str]()
         # The server.
+        self.joining: list[TopicJoin] = []
         self.calls: dict[TopicJoin, deque[CallHandleIn | CallLeave]] = {}
         self.kept: list[tuple[TopicJoin, str]] = []
         self.successes = Counter[TopicJoin]()
@@ -100,7 +101,7 @@ class Conversation(RuleBasedStateMachine):
 
     # The server.
 
-    @precondition(lambda self: self.to_server and self.server.joining is None and not self.lost)
+    @precondition(lambda self: self.to_server and not self.lost)
     @rule()
     def server_receives(self) -> None:
         self.run(self.server.receive(self.to_server.popleft()))
@@ -115,28 +116,41 @@ class Conversation(RuleBasedStateMachine):
                 case CallEnd(join):
                     self.end(join)
                 case CallJoin(join):
-                    assert self.server.joining is join
+                    self.joining.append(join)
+                    self.calls[join] = deque()
 
     def end(self, join: TopicJoin) -> None:
-        self.ends[join] += 1
         self.calls.pop(join, None)
+        if join not in self.joining:  # otherwise its hook may still return
+            self.ends[join] += 1
 
-    @precondition(lambda self: self.server.joining is not None)
-    @rule(outcome=st.sampled_from(["ok", "ok", "refused", "crashed"]))
-    def join_returns(self, outcome: str) -> None:
-        join = self.server.joining
-        assert join is not None
+    @precondition(lambda self: self.joining)
+    @rule(data=st.data(), outcome=st.sampled_from(["ok", "ok", "refused", "crashed"]))
+    def join_returns(self, data: st.DataObject, outcome: str) -> None:
+        self.return_join(data.draw(st.sampled_from(self.joining)), outcome)
+
+    def return_join(self, join: TopicJoin, outcome: str) -> None:
+        self.joining.remove(join)
         if outcome == "ok":
-            self.successes[join] += 1
-            self.calls[join] = deque()
-            self.run(self.server.joined(join, {}))
+            messages = self.server.joined(join, {})
+            if messages:
+                self.successes[join] += 1
+            self.run(messages)
         else:
             self.run(self.server.refused(join, {} if outcome == "refused" else None))
+            for call in self.calls.pop(join, ()):
+                event = "phx_leave" if isinstance(call, CallLeave) else call.event
+                message = PhoenixMessage(join.join_ref, call.ref, join.topic, event, {})
+                self.run(self.server.receive(message))
 
-    @precondition(lambda self: any(self.calls.values()))
+    def ready(self) -> list[TopicJoin]:
+        """The joined channels with calls."""
+        return [join for join, calls in self.calls.items() if calls and join not in self.joining]
+
+    @precondition(lambda self: self.ready())
     @rule(data=st.data(), outcome=st.sampled_from(["answer", "keep", "nothing", "stop", "crash"]))
     def channel_handles(self, data: st.DataObject, outcome: str) -> None:
-        waiting = [join for join, calls in self.calls.items() if calls]
+        waiting = self.ready()
         join = data.draw(st.sampled_from(waiting))
         call = self.calls[join].popleft()
         if isinstance(call, CallLeave):
@@ -194,7 +208,8 @@ class Conversation(RuleBasedStateMachine):
     def a_successful_join_ends_at_most_once(self) -> None:
         assert max(self.ends.values(), default=0) <= 1
         assert set(self.ends) <= set(self.successes)
-        assert set(self.server.joins.values()) == set(self.successes) - set(self.ends)
+        joins = set(self.server.joins.values())
+        assert joins - set(self.joining) == set(self.successes) - set(self.ends)
 
     @invariant()
     def the_limit_holds(self) -> None:
@@ -202,9 +217,9 @@ class Conversation(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """When everything has arrived, both sides agree about what is joined."""
-        while not self.lost and (self.to_server or self.to_client or self.server.joining):
-            if self.server.joining is not None:
-                self.join_returns("ok")
+        while not self.lost and (self.to_server or self.to_client or self.joining):
+            if self.joining:
+                self.return_join(self.joining[0], "ok")
             elif self.to_server:
                 self.server_receives()
             else:

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from tests.channels.helpers import serving_channels
 from tests.protocols.clock import MOCK_CLOCK
-from trioglock.channels import Answer, Channel, Push
+from trioglock.channels import Answer, Channel, JoinRefused, Push
 from trioglock.channels.actor import MAX_PENDING
 from trioglock.errors import ConnectionClosedError
 
@@ -104,6 +103,8 @@ class Doorman(Channel[None]):
 
     async def join(self, topic: str, payload: Any, user: Any) -> Any:
         await trio.sleep(payload.get("seconds", 0))
+        if payload.get("refuse"):
+            raise JoinRefused({"reason": "no"})
         return {}, None
 
     def handle_in(self, event: str, payload: Any, state: None) -> Any:
@@ -111,14 +112,14 @@ class Doorman(Channel[None]):
 
 
 @MOCK_CLOCK
-async def test_a_malformed_message_behind_a_slow_join_closes_with_1011() -> None:
+async def test_a_malformed_message_beside_a_slow_join_closes_with_1011() -> None:
     async with serving_channels(Doorman) as site, site.dial() as raw:
         await raw.join()
         await raw.send("2", "2", "room:2", "phx_join", {"seconds": 1})
         await raw.send("1", "3", "room:1", "x", {})
         await raw.connection.send("{")
         await raw.send("1", "4", "room:1", "x", {})
-        assert [(await raw.receive())[1] for _ in range(2)] == ["2", "3"]
+        assert (await raw.receive())[1] == "3"
         with pytest.raises(ConnectionClosedError):
             await raw.receive()
         assert raw.connection.close_code == 1011
@@ -142,32 +143,96 @@ async def test_messages_after_a_malformed_one_are_ignored() -> None:
 
 
 @MOCK_CLOCK
-async def test_a_client_that_sends_a_lot_behind_a_slow_join_is_not_read() -> None:
-    async with (
-        serving_channels(Doorman, serve_options={"max_queue": 10}) as site,
-        site.dial() as raw,
-    ):
-        await raw.join()
-        await raw.send("2", "2", "room:2", "phx_join", {"seconds": 5})
-        for number in range(2000):
-            await raw.send("1", str(number), "room:1", "x", {})
-            if number % 50 == 0:
-                await trio.lowlevel.checkpoint()
-        await wait_all_tasks_blocked()
-        (connection,) = site.server.connections
-        assert connection.statistics().messages_received < 2000
-        refs = [(await raw.receive())[1] for _ in range(2001)]
-        assert refs == ["2", *map(str, range(2000))]
+async def test_pushes_that_cannot_wait_for_a_slow_join_get_an_error_and_a_leave_ends_it() -> None:
+    async with serving_channels(Doorman) as site, site.dial() as raw:
+        await raw.send("1", "1", "room:1", "phx_join", {"seconds": 1000})
+        for number in range(MAX_PENDING + 2):
+            await raw.send("1", f"x{number}", "room:1", "x", {})
+        for number in range(2):
+            message = await raw.receive()
+            assert (message[1], message[4]["status"]) == (f"x{MAX_PENDING + number}", "error")
+        await raw.send("1", "leave", "room:1", "phx_leave", {})
+        assert (await raw.receive())[1:] == [
+            "1",
+            "room:1",
+            "phx_reply",
+            {"response": {"reason": "join crashed"}, "status": "error"},
+        ]
+        await raw.join(ref="2")
+        assert trio.current_time() < 100
 
 
 @MOCK_CLOCK
-async def test_joins_that_wait_are_handled_in_order_with_everything_else() -> None:
+async def test_messages_wait_for_the_join_of_their_topic_in_order() -> None:
     async with serving_channels(Doorman) as site, site.dial() as raw:
         await raw.join()
         for number in range(2, 6):
-            topic = f"room:{number}"
-            await raw.send(str(number), str(number), topic, "phx_join", {"seconds": 6 - number})
-            await raw.send(str(number), f"x{number}", topic, "x", {})
-            await raw.send("1", f"y{number}", "room:1", "x", {})
-        refs = [(await raw.receive())[1] for _ in range(12)]
-        assert refs == [f"{kind}{number}" for number in range(2, 6) for kind in ("", "x", "y")]
+            topic, ref = f"room:{number}", str(number)
+            await raw.send(ref, ref, topic, "phx_join", {"seconds": number})
+            await raw.send(ref, f"x{number}", topic, "x", {})
+            await raw.send(ref, f"y{number}", topic, "phx_leave", {})
+            await raw.send("1", f"z{number}", "room:1", "x", {})
+        refs = [(await raw.receive())[1] for _ in range(4)]
+        assert refs == ["z2", "z3", "z4", "z5"]
+        refs = [(await raw.receive())[1] for _ in range(16)]
+        expected = [[str(n), f"x{n}", f"y{n}", str(n)] for n in range(2, 6)]
+        assert refs == [ref for group in expected for ref in group]
+
+
+@MOCK_CLOCK
+async def test_messages_for_a_join_that_is_refused_are_answered_like_those_after_it() -> None:
+    async with serving_channels(Doorman) as site, site.dial() as raw:
+        await raw.send("1", "1", "room:1", "phx_join", {"seconds": 1, "refuse": True})
+        await raw.send("1", "2", "room:1", "x", {})
+        await raw.send("1", "3", "room:1", "phx_leave", {})
+        assert (await raw.receive())[4] == {"response": {"reason": "no"}, "status": "error"}
+        assert await raw.receive() == [
+            None,
+            "2",
+            "room:1",
+            "phx_reply",
+            {"response": {"reason": "unmatched topic"}, "status": "error"},
+        ]
+        assert (await raw.receive())[1] == "3"
+        await raw.alive()
+
+
+@MOCK_CLOCK
+async def test_joins_of_a_topic_that_is_joining_cancel_each_other_and_the_last_one_counts() -> None:
+    """After 10 seconds, clients leave a topic and join it again."""
+    async with serving_channels(Doorman) as site, site.dial() as raw:
+        await raw.send("0", "0", "room:1", "phx_join", {"seconds": 10**6})
+        await raw.send("0", "x", "room:1", "phx_leave", {})
+        for number in range(1, 200):
+            await raw.send(str(number), str(number), "room:1", "phx_join", {"seconds": 10**6})
+            await raw.send(str(number), f"x{number}", "room:1", "x", {})
+        await raw.send("last", "last", "room:1", "phx_join", {})
+        for number in range(200):
+            message = await raw.receive()
+            assert (message[1], message[4]["status"]) == (str(number), "error")
+        assert (await raw.receive())[4]["status"] == "ok"
+        assert (await raw.ask("last", "y", "room:1", "x", {}))[:2] == ["last", "y"]
+        await raw.alive()
+        assert trio.current_time() < 10
+
+
+@MOCK_CLOCK
+async def test_of_many_joins_behind_a_slow_terminate_only_the_last_one_runs() -> None:
+    joined = []
+
+    class Room(Channel[None]):
+        def join(self, topic: str, payload: Any, user: Any) -> Any:
+            joined.append(payload)
+            return {}, None
+
+        async def terminate(self, reason: Any, state: None) -> None:
+            await trio.sleep(5)
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        await raw.join()
+        for number in range(2, 100):
+            await raw.send(str(number), str(number), "room:1", "phx_join", {"n": number})
+        refs = [(await raw.receive())[1] for _ in range(99)]
+        assert refs == [*map(str, range(2, 100)), "1"]
+        await raw.alive()
+        assert joined == [{}, {"n": 99}]

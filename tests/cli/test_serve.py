@@ -21,7 +21,8 @@ from tests.cli.terminal import Terminal
 from tests.server.helpers import Answer, plain_request
 from trioglock import InvalidOption
 from trioglock.cli import main
-from trioglock.cli.serve import Settings, _announce
+from trioglock.cli.serve import Settings, describe_server, load_target, open_server
+from trioglock.pubsub import Hub
 
 TOKEN = "open-sesame"
 
@@ -81,17 +82,93 @@ async def test_process() -> None:
         ({"host": "0.0.0.0"}, "no live page: 0.0.0.0 is not a loopback address; see --page"),
         ({"host": "0.0.0.0", "page": True}, "live page: http://127.0.0.1:80/"),
         ({"page": False}, None),
-        ({"target": "a:b"}, None),
+        ({"target": "a:hub"}, "live page: http://127.0.0.1:80/"),
     ],
 )
-def test_output(
-    settings: dict[str, Any], line: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_output(settings: dict[str, Any], line: str | None) -> None:
     """The address, and where the page is."""
     chosen = Settings(**settings)
-    _announce(chosen, 80)
     lines = [f"serving on {chosen.host}:80", line]
-    assert capsys.readouterr().out.splitlines() == [text for text in lines if text is not None]
+    described = list(describe_server(chosen, Hub(), 80))
+    assert described == [text for text in lines if text is not None]
+
+
+CHANNELS = """
+from trioglock.channels import Answer, Channel, Channels
+from trioglock.pubsub import Hub
+
+class Room(Channel):
+    def join(self, topic, payload, user):
+        return {}, user
+
+    def handle_in(self, event, payload, state):
+        return Answer("ok", payload), state
+
+hub = Hub()
+channels = Channels({"room:*": Room}, hub=hub)
+number = 1
+"""
+
+
+@pytest.mark.parametrize("target", ["app:channels", "app:channels.socket"])
+def test_channels_of_a_module(target: str, folder: Path) -> None:
+    """Their hub is opened."""
+    (folder / "app.py").write_text(CHANNELS)
+    with (
+        serve_in_thread(target=target) as at,
+        connect_browser(f"ws://{at}/socket/websocket?vsn=2.0.0", proxy=None) as client,
+    ):
+        client.send('["1","1","room:1","phx_join",{}]')
+        assert client.recv(5) == '["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]'
+        client.send('["1","2","room:1","echo",[7]]')
+        assert client.recv(5) == '["1","2","room:1","phx_reply",{"response":[7],"status":"ok"}]'
+
+
+def test_the_output_has_the_url_of_phoenix_clients(folder: Path) -> None:
+    (folder / "app.py").write_text(CHANNELS)
+    settings = Settings(target="app:channels", host="::")
+    lines = list(describe_server(settings, load_target(settings), 80))
+    assert lines == ["serving on :::80", "Phoenix clients: ws://127.0.0.1:80/socket/websocket"]
+
+
+async def test_workers_refuse_channels_with_a_hub_in_memory(folder: Path) -> None:
+    (folder / "app.py").write_text(CHANNELS)
+    settings = Settings(target="app:channels", workers=2, ready_fd=0)
+    with pytest.raises(InvalidOption, match=r"^app:channels connects only .* a broker, such as"):
+        async with open_server(settings, load_target(settings)):
+            pass
+
+
+def test_the_socket_of_a_hub_is_the_hub(folder: Path) -> None:
+    """With its page."""
+    (folder / "app.py").write_text(CHANNELS)
+    with serve_in_thread(target="app:hub.socket") as at:
+        assert get(at).status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("number", "not 1"),
+        ("Hub", "not the class Hub"),
+        ("Room", "not the class Room: serve a Channels with a route to it"),
+    ],
+)
+def test_what_cannot_be_served(name: str, problem: str, folder: Path) -> None:
+    """The error says what can be."""
+    (folder / "app.py").write_text(CHANNELS)
+    kinds = (
+        "a Hub, a Channels, a Socket class, a function that returns a Socket, or an async handler"
+    )
+    with pytest.raises(InvalidOption) as error:
+        load_target(Settings(target=f"app:{name}"))
+    assert str(error.value) == f"app:{name} must be {kinds}, {problem}"
+
+
+def test_an_attribute_that_does_not_exist(folder: Path) -> None:
+    (folder / "app.py").write_text(CHANNELS)
+    with pytest.raises(InvalidOption, match=r"^app has no attribute channels\.sockets$"):
+        load_target(Settings(target="app:channels.sockets"))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +264,7 @@ def test_page_of_a_socket(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("def\n", "cannot import broken:x: invalid syntax ("),
         ("import not_there\n", "cannot import broken:x: No module named 'not_there'"),
         ("y = 1\n", "broken has no attribute x"),
-        ("x = 1\n", "target must be a Socket class or an async handler, not 1"),
+        ("x = 1\n", "broken:x must be a Hub, "),
     ],
 )
 def test_module_that_fails(

@@ -19,19 +19,32 @@ from tests.cli.serving import serve_in_process
 from tests.pubsub.redis_server import RealRedis
 from tests.scripts import ROOT
 from trioglock import ConnectionClosedOK, connect
+from trioglock.channels import broadcast, disconnect
+from trioglock.protocols import phoenix
 
 pytestmark = pytest.mark.slow
 
 MODULE = """
 import os
 from trioglock import Reply, Socket
-from trioglock.pubsub import Hub
+from trioglock.channels import Broadcast, Channel, Channels
+from trioglock.pubsub import Hub, RedisBroker
 
 class SendPid(Socket):
     def handle_connect(self, info, state):
         return Reply(str(os.getpid())), state
 
+class Room(Channel):
+    def join(self, topic, payload, user):
+        return os.getpid(), user
+
+    def handle_in(self, event, payload, state):
+        return Broadcast(event, payload), state
+
 hub = Hub()
+if "REDIS" in os.environ:
+    hub = Hub(broker=RedisBroker(os.environ["REDIS"]))
+channels = Channels({"room:*": Room}, hub=hub, id=lambda user: "user:1")
 broken = 1
 """
 
@@ -115,6 +128,33 @@ async def test_redis(redis: RealRedis) -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.redis
+async def test_the_clients_of_channels_in_all_workers_receive_broadcasts(
+    redis: RealRedis, env: dict[str, str]
+) -> None:
+    """Those of other programs, too."""
+    options = ("app:channels", "--workers", "2")
+    async with serve_in_process(*options, REDIS=redis.url, **env) as (process, at):
+        assert await process.line() == f"Phoenix clients: ws://{at}/socket/websocket"
+        rooms: dict[int, phoenix.Channel] = {}
+        async with AsyncExitStack() as clients:
+            while len(rooms) < 2:
+                client = await clients.enter_async_context(
+                    phoenix.connect(f"ws://{at}/socket", reconnect=False)
+                )
+                room = await client.join("room:1")
+                rooms.setdefault(room.response, room)
+            first, second = rooms.values()
+            await first.send("shout", {"text": "hi"})
+            expected = ("shout", {"text": "hi"})
+            assert await first.receive() == await second.receive() == expected
+            call = partial(broadcast, "room:1", "news", {}, url=redis.url)
+            await trio.to_thread.run_sync(call)
+            assert await first.receive() == await second.receive() == ("news", {})
+            await trio.to_thread.run_sync(partial(disconnect, "user:1", url=redis.url))
+            assert [event async for event in first] == [event async for event in second] == []
+
+
 async def test_restart_and_replacement(env: dict[str, str]) -> None:
     """A killed worker is restarted. SIGHUP replaces all of them, and no client is refused."""
     async with run(env, "--workers", "2") as (process, url):
@@ -192,7 +232,7 @@ async def test_invalid_target(env: dict[str, str]) -> None:
     """The error is printed once, and the exit code is 1."""
     done = await trioglock("serve", "--port", "0", "--workers", "2", "app:broken", **env)
     assert done.code == 1
-    text = "trioglock serve: target must be a Socket class or an async handler, not 1"
+    text = "trioglock serve: app:broken must be a Hub, a Channels, a Socket class, "
     assert done.stderr.startswith(text)
     assert done.stderr.count("\n") == 1
 
@@ -203,8 +243,8 @@ async def test_fault_33_workers_refuse_a_hub_in_memory(env: dict[str, str]) -> N
     assert done.code == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "trioglock serve: app:hub connects only the subscribers of one process: give it a broker, "
-        "such as Hub(broker=RedisBroker(url)), or use --workers 1\n"
+        "trioglock serve: app:hub connects only the clients of one process: give its Hub a "
+        "broker, such as Hub(broker=RedisBroker(url)), or use --workers 1\n"
     )
 
 

@@ -1,6 +1,7 @@
 """A server for Phoenix Channels 2.0.0: see :class:`Channels` and :class:`Channel`."""
 
 from ..protocols.phoenix.errors import ChannelClosed
+from .blocking_broadcast import broadcast, disconnect
 from .channel import Channel, ClientEvent
 from .channels import Channels
 from .handshake import ConnectRequest
@@ -24,4 +25,6 @@ __all__ = [
     "Push",
     "Rejoined",
     "Stop",
+    "broadcast",
+    "disconnect",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -18,16 +18,25 @@ import trio
 
 from .._redact import shorten
 from ..connection import Connection
+from ..connection.mailbox import run_now
 from ..disconnect import HookError
-from ..errors import BadHookResult, ConnectionClosed, UsageError
+from ..errors import (
+    BadHookResult,
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    EncodeError,
+    UsageError,
+)
 from ..frames import Data
 from ..gap import Gap
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.message import PhoenixMessage, check_event
-from .channel import Channel, ChannelHookTable, ClientEvent, hook_table, split_outcome
+from .channel import Channel, ChannelHookTable, ClientEvent, split_outcome
+from .history import GAP
 from .machine import JoinState, ServerMachine, TopicJoin
 from .outgoing import OutgoingFrames
-from .results import Answer, Broadcast, EndReason, Left, Push, Stop
+from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
 from .topics import add_origin, hub_channel
 
 if TYPE_CHECKING:
@@ -50,6 +59,7 @@ PUBLISH_SECONDS = 10.0
 """Seconds that publishing the broadcast of a hook may take."""
 
 OVERLOADED = {"reason": "too many messages are waiting"}
+NO_HISTORY = {"reason": "the history cannot be read"}
 
 TERMINATED = Left()
 """The reason of an actor whose ``terminate`` has begun. It stands for the actual one."""
@@ -81,16 +91,17 @@ class ChannelActor:
     Args:
         socket: the client.
         join: the join.
-        channel: the user's object.
+        hooks: the hooks of the user's class.
     """
 
     __slots__ = (
         "_busy",
         "_channel",
-        "_done",
         "_end_callbacks",
         "_hub_channel",
+        "_idle",
         "_jobs",
+        "_on_end",
         "_reason",
         "_ref",
         "_ref_is_taken",
@@ -101,27 +112,31 @@ class ChannelActor:
         "_state",
         "_terminated",
         "connection",
+        "has_joined",
         "hooks",
         "join",
         "origin",
         "outgoing",
     )
 
-    def __init__(self, socket: ChannelsSocket, join: TopicJoin, channel: Channel[Any]) -> None:
+    def __init__(self, socket: ChannelsSocket, join: TopicJoin, hooks: ChannelHookTable) -> None:
         self.join: TopicJoin = join
-        self.hooks: ChannelHookTable = hook_table(type(channel))
+        self.has_joined: bool = False
+        """Whether ``join`` was successful."""
+        self.hooks: ChannelHookTable = hooks
         self.outgoing: OutgoingFrames = socket.outgoing
         self.connection: Connection[Any, Any] = socket.connection
         self.origin: str | None = None
         """Identifies this member in broadcasts that it does not receive; None before the first."""
         self._socket = socket
-        self._channel = channel
+        self._channel: Any = None  # before the join begins, and after the end
         self._hub_channel = hub_channel(join.topic)
         self._state: Any = None
         self._jobs: deque[_Job] | None = None  # as long as none waits
         self._busy = True  # until the client has joined
         self._scope: trio.CancelScope | None = None  # of the task
-        self._done: trio.Event | None = None
+        self._idle: trio.Event | None = None  # set when the task ends
+        self._on_end: Callable[[], object] | None = None
         self._reason: EndReason | None = None
         self._terminated = False
         self._ref: str | None = None
@@ -155,23 +170,114 @@ class ChannelActor:
 
     # Messages.
 
-    def accept(self, state: Any) -> None:
-        """Store the first state: ``join`` has returned, so ``terminate`` will run."""
-        self._state = state
-
-    def start(self, error: Exception | None = None) -> None:
-        """Start handling messages: the client has received the response to its join.
+    def begin(self, kind: type[Channel[Any]], payload: Any) -> None:
+        """Run ``join``. Pushes that arrive meanwhile wait.
 
         Args:
-            error: why the client has received an error instead; the channel ends.
+            kind: the user's class.
+            payload: the payload of the join.
         """
-        callbacks, self._start_callbacks = self._start_callbacks, ()
-        if error is not None:
-            self._set_ended(HookError(error=error))
+        if self.join.state is JoinState.ENDED:
+            return
+        history = self.hooks.history
+        if self.hooks.join_is_async or (history is not None and history.is_wanted(payload)):
+            self._start_task(partial(self._join, kind, payload))
         else:
-            for callback in callbacks:
-                callback()
-        self._continue()
+            run_now(self._join(kind, payload))
+            if self.has_joined:
+                self._continue()
+
+    async def _join(self, kind: type[Channel[Any]], payload: Any) -> None:
+        """Run ``join``. This does not suspend if the hook is plain and no history is wanted."""
+        hooks, history = self.hooks, self.hooks.history
+        try:
+            after = None if history is None else history.parse_join(payload)
+            channel = self._channel = kind()
+            channel._actor = self  # noqa: SLF001 - part of the package
+            returned: Any = channel.join(self.join.topic, payload, self._socket.user)
+            if hooks.join_is_async:
+                returned = await returned
+            response, state = split_outcome(f"{hooks.name}.join", returned, "response")
+            if not (history is None or isinstance(response, dict)):
+                raise BadHookResult(
+                    f"{hooks.name}.join must return a dict as the response, because the class has "
+                    f"a history, not {shorten(response)}"
+                )
+        except JoinRefused as refusal:
+            self._refuse(refusal.response)
+        except Exception:
+            self._log_join()
+            self._refuse(None)
+        except BaseException:  # the client joins again, or the connection is ending
+            self._forget()
+            raise
+        else:
+            self._state, self.has_joined = state, True
+            error: Exception | None = None
+            if history is not None and history.is_wanted(payload) and self._reason is None:
+                try:
+                    if await self._socket.index.start_replay(self, after):
+                        response = {**response, GAP: True}
+                except Exception as failure:
+                    error = failure
+            self._set_joined(response, error)
+
+    def _set_joined(self, response: Any, error: Exception | None) -> None:
+        messages = self._machine.joined(self.join, response)
+        if not messages:
+            return  # it has ended in the meantime, and terminate runs next
+        reply, *others = messages
+        try:
+            if error is not None:
+                raise error
+            self._socket.index.join(self)
+            self._reply(reply)
+        except (BrokerUnavailable, BrokerError) as failure:
+            _logger.warning("the history of %r cannot be read: %s", self.join.topic, failure)
+            self._fail_join(NO_HISTORY, others, failure)
+            return
+        except Exception as failure:
+            self._log_join()
+            self._fail_join(None, others, failure)
+            return
+        self._reply_all(others)
+        callbacks, self._start_callbacks = self._start_callbacks, ()
+        for callback in callbacks:
+            callback()
+        self._socket.index.send_replay(self)
+
+    def _fail_join(self, response: Any, others: list[PhoenixMessage], error: Exception) -> None:
+        """End a channel whose ``join`` was successful."""
+        self._reply_all([self._machine.join_crashed(self.join, response), *others])
+        self._return_jobs()
+        self._set_ended(HookError(error=error))
+
+    def _refuse(self, response: Any) -> None:
+        messages = self._machine.refused(self.join, response)
+        try:
+            self._reply_all(messages)
+        except (EncodeError, ValueError):
+            self._log_join()
+            self._reply_all([self._machine.join_crashed(self.join), *messages[1:]])
+        self._return_jobs()
+        self._forget()
+
+    def _log_join(self) -> None:
+        _logger.exception(  # noqa: LOG004 - called while an exception is handled
+            "%s: %s.join failed for topic %r",
+            self.connection.name,
+            self.hooks.name,
+            self.join.topic,
+        )
+
+    def _return_jobs(self) -> None:
+        """Answer the messages that have waited for a join that has failed."""
+        jobs, self._jobs = self._jobs, None
+        for kind, ref, event, payload in jobs or ():
+            if kind in (IN, LEAVE):
+                self._socket.receive(
+                    PhoenixMessage(self.join.join_ref, ref, self.join.topic, event, payload)
+                )
 
     def handle_in(self, ref: str | None, event: str, payload: Any) -> None:
         """Handle a push of the client."""
@@ -193,16 +299,17 @@ class ChannelActor:
 
     async def wait_idle(self) -> None:
         """Wait until no async hook is running."""
-        while self._done is not None:
-            await self._done.wait()
+        while self._scope is not None:
+            self._idle = self._idle or trio.Event()
+            await self._idle.wait()
 
     def lose_events(self, gap: Gap) -> None:
-        """End the channel because events may be missing: its client joins again."""
+        """End the channel because events may be missing; its client joins again."""
         if self._reason is not None:
             return
-        was_busy = self._busy
         for message in self._machine.lost(self.join):
             self.outgoing.send(self._encode(message))
+        was_busy = self._busy
         self._set_ended(gap)
         if was_busy:
             self._cancel()
@@ -211,7 +318,7 @@ class ChannelActor:
 
     def leave(self, ref: str | None) -> None:
         """Handle a leave after everything received before it."""
-        job = _Job(LEAVE, ref, "", None)
+        job = _Job(LEAVE, ref, LEAVE, None)
         if not self._busy:
             self._run_now(job)
         elif not self._add(job):
@@ -240,11 +347,6 @@ class ChannelActor:
         return True
 
     # Running jobs.
-
-    @property
-    def can_end_now(self) -> bool:
-        """Whether :meth:`end_now` may be called."""
-        return not (self._busy or self.hooks.terminate_is_async)
 
     def _run_now(self, job: _Job) -> None:
         self._busy = True
@@ -275,16 +377,14 @@ class ChannelActor:
             self._busy, self._jobs = False, None
 
     def _start_task(self, later: Later | None) -> None:
-        self._scope, self._done = trio.CancelScope(), trio.Event()
+        self._scope = trio.CancelScope()
         try:
-            self.connection.start_soon(self._run_task, later, self._scope, self._done)
+            self.connection.start_soon(self._run_task, later, self._scope)
         except ConnectionClosed:
             # The end of the connection also ends this actor.
-            self._scope = self._done = None
+            self._scope = None
 
-    async def _run_task(
-        self, later: Later | None, scope: trio.CancelScope, done: trio.Event
-    ) -> None:
+    async def _run_task(self, later: Later | None, scope: trio.CancelScope) -> None:
         try:
             with scope:
                 if later is not None:
@@ -294,8 +394,13 @@ class ChannelActor:
             if later is not None:
                 await later()
         finally:
-            self._scope = self._done = None
-            done.set()
+            self._scope = None
+            if self._idle is not None:
+                self._idle.set()
+                self._idle = None
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end()
 
     async def _run_waiting(self) -> None:
         count = 0
@@ -401,8 +506,7 @@ class ChannelActor:
                 if not self._socket.hub.publish_nowait(data, self._hub_channel):
                     return _Pending(data, results[at + 1 :])
             elif kind is Stop:
-                for message in self._machine.stopped(self.join):
-                    self._reply(message)
+                self._reply_all(self._machine.stopped(self.join))
                 self._set_ended(one)
             else:
                 raise BadHookResult(
@@ -417,6 +521,10 @@ class ChannelActor:
             self._ref_is_valid = False
             if not self._ref_is_taken:
                 self._machine.forget(self.join, job.ref)
+
+    def _reply_all(self, messages: Iterable[PhoenixMessage | None]) -> None:
+        for message in messages:
+            self._reply(message)
 
     def _reply(self, message: PhoenixMessage | None) -> None:
         if message is not None:
@@ -499,8 +607,7 @@ class ChannelActor:
     # The end.
 
     def _leave(self, ref: str | None) -> None:
-        for message in self._machine.left(self.join, ref):
-            self._reply(message)
+        self._reply_all(self._machine.left(self.join, ref))
         self._set_ended(Left())
 
     def _fail(self, name: str, error: Exception) -> None:
@@ -514,9 +621,10 @@ class ChannelActor:
             self.join.topic,
             exc_info=error,
         )
-        for message in self._machine.crashed(self.join):
-            self._reply(message)
+        self._reply_all(self._machine.crashed(self.join))
         self._set_ended(HookError(error=error))
+        if self._channel is None:
+            self._forget()
 
     def _set_ended(self, reason: EndReason) -> None:
         if self._reason is None:
@@ -532,19 +640,33 @@ class ChannelActor:
             self._scope.cancel()
 
     def end_now(self, reason: EndReason) -> None:
-        """End a channel that has no task and whose ``terminate`` is plain."""
+        """End a channel that has not joined, or that has no task and a plain ``terminate``."""
         self._set_ended(reason)
-        self._terminate()
+        if self.has_joined:
+            self._terminate()
+        else:
+            self._forget()
 
-    async def end(self, reason: EndReason) -> None:
-        """End the channel: cancel its hook and run ``terminate``."""
+    def end_soon(self, reason: EndReason, on_end: Callable[[], object]) -> bool:
+        """End the channel: cancel its hook and run ``terminate``.
+
+        Args:
+            reason: the argument of ``terminate``.
+            on_end: called at the end, unless the connection ends before.
+
+        Returns:
+            True if the channel has ended already; ``on_end`` is not called.
+        """
         self._set_ended(reason)
-        if self._done is not None:
-            self._cancel()
-            await self._done.wait()
-        later = self._terminate()
-        if later is not None:
-            await later()
+        if self._scope is None:
+            later = self._terminate()
+            if later is None:
+                return True
+            self._start_task(later)
+        else:
+            self._scope.cancel()
+        self._on_end = on_end
+        return False
 
     async def end_with_connection(self, reason: EndReason) -> None:
         """End a channel whose ``terminate`` is async, after all tasks of the connection.
@@ -555,8 +677,8 @@ class ChannelActor:
         await self._call_terminate()
 
     def _terminate(self) -> Later | None:
-        """Run ``terminate`` unless it has run; return it if it is async."""
-        if self._terminated:
+        """Run ``terminate`` if it has to run; return it if it is async."""
+        if self._terminated or not self.has_joined:
             return None
         if self.hooks.terminate_is_async:
             return self._terminate_async
@@ -592,16 +714,19 @@ class ChannelActor:
 
     def _begin_terminate(self) -> tuple[Channel[Any], EndReason]:
         self._terminated = True
-        self._socket.remove(self)
+        channel, reason = self._channel, self._reason
+        self._forget()
         callbacks, self._end_callbacks = self._end_callbacks, ()
         for callback in callbacks:
             callback()
-        channel, reason = self._channel, self._reason
         assert reason is not None
-        # The channel refers to this object, and so does the traceback of an exception.
-        del self._channel
+        # The traceback of an exception refers to this object.
         self._reason = TERMINATED
         return channel, reason
+
+    def _forget(self) -> None:
+        self._socket.remove(self)
+        self._channel = self._jobs = None  # the channel refers to this object
 
     def _log_terminate(self) -> None:
         _logger.exception(  # noqa: LOG004 - called while an exception is handled

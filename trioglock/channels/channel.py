@@ -83,8 +83,9 @@ class Channel(Generic[StateT]):
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
         """Called when a client joins the topic.
 
-        While it runs, no other messages of this client are handled, including heartbeats. It cannot
-        push: call :meth:`cast`, and push in :meth:`handle_cast`.
+        While an ``async`` hook waits, other topics of the same client are served, and messages for
+        this topic wait. If the client joins the topic again, the hook is cancelled. It cannot push:
+        call :meth:`cast`, and push in :meth:`handle_cast`.
 
         Args:
             topic: the topic, such as ``"room:1"``.

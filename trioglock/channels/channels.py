@@ -85,7 +85,7 @@ class Channels:
             hub._keep_topics(self._find_retention)  # noqa: SLF001 - a part of the package
         self._has_presence = False
         make_socket = partial(ChannelsSocket, self._routes, self._index, max_topics)
-        self._target = ChannelsTarget(make_socket, connect, id)
+        self._target = ChannelsTarget(hub, make_socket, connect, id)
 
     def __repr__(self) -> str:
         return f"<Channels {', '.join(self._routes.patterns)}, {len(self._index)} topics>"
@@ -142,8 +142,6 @@ class Channels:
             BrokerUnavailable, BrokerError: the broker has not accepted the message.
             UsageError: the hub is not open.
         """
-        if not isinstance(id, str):
-            raise InvalidOption(f"id must be a str, not {describe_value(id)}")
         await self.hub.publish(DISCONNECT, id_channel(id))
 
     def _find_retention(self, channel: str) -> Retention | None:

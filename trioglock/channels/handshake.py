@@ -16,6 +16,7 @@ from ..errors import BadHookResult
 from ..headers import Headers
 from ..hooks import Socket
 from ..http import Request, Response
+from ..pubsub import Hub
 from ..server import HandshakeTarget
 from .socket import ChannelsSocket
 
@@ -76,6 +77,7 @@ class ChannelsTarget(HandshakeTarget):
     """The target of ``serve()`` for a :class:`.Channels`.
 
     Args:
+        hub: the hub.
         make_socket: creates the Socket of a client, given its user and id.
         connect: authenticates clients, or None.
         identify: returns the id of a user's connections, or None.
@@ -85,10 +87,12 @@ class ChannelsTarget(HandshakeTarget):
 
     def __init__(
         self,
+        hub: Hub,
         make_socket: Callable[[Any, str | None], ChannelsSocket],
         connect: Authenticate | None,
         identify: Identify | None,
     ) -> None:
+        self.hub: Hub = hub
         self._make = make_socket
         self._connect = connect
         self._identify = identify

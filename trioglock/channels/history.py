@@ -12,6 +12,7 @@ from ..options import check_seconds, check_whole
 from ..protocols.phoenix.errors import InvalidMessage
 from ..pubsub.broker import HISTORY_SECONDS
 from ..pubsub.history import Retention, format_id, parse_id
+from .results import JoinRefused
 
 __all__ = ["AFTER", "EVERYTHING", "GAP", "History"]
 
@@ -82,7 +83,7 @@ class History:
             payload: the payload of the join.
 
         Raises:
-            InvalidOption: ``after`` is invalid.
+            JoinRefused: ``after`` is invalid.
         """
         after = payload.get(AFTER) if isinstance(payload, dict) else None
         if after is None:
@@ -94,8 +95,8 @@ class History:
                 return format_id(parse_id(after))
         except InvalidOption:
             pass
-        raise InvalidOption(
-            "after must be the id of an event, 0 for all events that are kept, or null"
+        raise JoinRefused(
+            {"reason": "after must be the id of an event, 0 for all events that are kept, or null"}
         )
 
     def check_broadcast(self, payload: Any) -> None:

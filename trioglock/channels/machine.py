@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
-from ..errors import UsageError
 from ..protocols.phoenix.message import (
     CLOSE,
     ERROR,
@@ -41,6 +40,7 @@ __all__ = [
 UNMATCHED = {"reason": "unmatched topic"}
 TOO_MANY = {"reason": "too many channels joined"}
 JOIN_CRASHED = {"reason": "join crashed"}
+JOINED_AGAIN = {"reason": "joined again"}
 CRASHED = {"reason": "channel_crash"}
 LOST = {"reason": "events may be missing"}
 
@@ -60,7 +60,7 @@ class TopicJoin:
         topic: the topic.
         join_ref: the ref that messages of this join carry.
         ref: the ref of the reply to the join.
-        replaces: the join of the same topic that this one has ended, for its ``phx_close``.
+        replaces: the successful join that this one has ended, for its ``phx_close``.
     """
 
     __slots__ = ("join_ref", "ref", "refs", "replaces", "state", "topic")
@@ -108,7 +108,7 @@ class CallLeave:
 
 @dataclass(frozen=True, slots=True)
 class CallEnd:
-    """Stop the hooks of a join that has ended, and call ``terminate``."""
+    """Stop the hooks of a join that has ended, and call ``terminate`` if it was successful."""
 
     join: TopicJoin
     reason: EndReason
@@ -125,27 +125,18 @@ class ServerMachine:
         max_topics: maximum number of topics that the client may have joined.
     """
 
-    __slots__ = ("_closed", "_is_topic", "_max_topics", "joining", "joins")
+    __slots__ = ("_is_topic", "_max_topics", "joins")
 
     def __init__(self, is_topic: Callable[[str], bool], max_topics: int) -> None:
         self.joins: dict[str, TopicJoin] = {}
-        """The successful joins that have not ended, by topic."""
-        self.joining: TopicJoin | None = None
-        """The join that waits for its hook. Meanwhile no message may be received."""
+        """The joins that have not ended, by topic, including those that wait for their hooks."""
         self._is_topic = is_topic
         self._max_topics = max_topics
-        self._closed: EndReason | None = None
 
     # The client.
 
     def receive(self, message: PhoenixMessage) -> tuple[Output, ...]:
-        """Handle a message of the client.
-
-        Raises:
-            UsageError: a join waits for its hook.
-        """
-        if self.joining is not None:
-            raise UsageError(f"{self.joining!r} waits for its hook")
+        """Handle a message of the client."""
         topic, event, ref = message.topic, message.event, message.ref
         if event == JOIN:
             return self._join(message)
@@ -171,35 +162,32 @@ class ServerMachine:
         topic, ref = message.topic, message.ref
         if not self._is_topic(topic):
             return (_reply(None, ref, topic, "error", UNMATCHED),)
-        old = self.joins.pop(topic, None)
+        old = self.joins.get(topic)
         if old is None and len(self.joins) >= self._max_topics:
             return (_reply(message.join_ref, ref, topic, "error", TOO_MANY),)
-        join = self.joining = TopicJoin(topic, message.join_ref, ref, old)
+        join = self.joins[topic] = TopicJoin(topic, message.join_ref, ref, old)
         call = CallJoin(join, message.payload)
         if old is None:
             return (call,)
-        old.state = JoinState.ENDED
-        return (CallEnd(old, Rejoined()), call)
+        end = CallEnd(old, Rejoined())
+        is_joining, old.state, old.refs = old.state is JoinState.JOINING, JoinState.ENDED, None
+        if not is_joining:
+            return (end, call)
+        join.replaces, old.replaces = old.replaces, None
+        return (_reply(old.join_ref, old.ref, topic, "error", JOINED_AGAIN), end, call)
 
     # The outcomes of hooks.
 
-    def joined(self, join: TopicJoin, response: Any) -> tuple[Output, ...]:
-        """Handle the success of ``join``."""
-        assert join is self.joining
-        self.joining = None
-        if self._closed is not None:
-            join.state = JoinState.ENDED
-            return (CallEnd(join, self._closed),)
+    def joined(self, join: TopicJoin, response: Any) -> tuple[PhoenixMessage, ...]:
+        """Handle the success of ``join``; return nothing if the join has ended meanwhile."""
+        if join.state is JoinState.ENDED:
+            return ()
         join.state = JoinState.JOINED
-        self.joins[join.topic] = join
         return _after_join(join, "ok", response)
 
-    def refused(self, join: TopicJoin, response: Any = None) -> tuple[Output, ...]:
+    def refused(self, join: TopicJoin, response: Any = None) -> tuple[PhoenixMessage, ...]:
         """Handle the failure of ``join``; without a response it has crashed."""
-        assert join is self.joining
-        self.joining = None
-        join.state = JoinState.ENDED
-        if self._closed is not None:
+        if not self._end(join):
             return ()
         return _after_join(join, "error", JOIN_CRASHED if response is None else response)
 
@@ -219,14 +207,14 @@ class ServerMachine:
         self, join: TopicJoin, ref: str | None, status: str, response: Any
     ) -> PhoenixMessage | None:
         """Return the message for a reply, or None if the push must not be answered (again)."""
-        if join.state is not JoinState.JOINED or join.refs is None or ref not in join.refs:
+        if join.refs is None or ref not in join.refs:
             return None
         join.refs.remove(ref)
         return _reply(join.join_ref, ref, join.topic, status, response)
 
     def not_answered(self, join: TopicJoin, ref: str | None) -> None:
         """Allow a push to be answered again: what :meth:`answer` returned was not sent."""
-        if join.state is JoinState.JOINED and join.refs is not None:
+        if join.refs is not None:
             join.refs.add(ref)
 
     def forget(self, join: TopicJoin, ref: str | None) -> None:
@@ -245,7 +233,9 @@ class ServerMachine:
         return (_end_message(join, CLOSE, {}),) if self._end(join) else ()
 
     def crashed(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
-        """Handle an exception in a hook."""
+        """Handle an exception in a hook, or too many messages for it."""
+        if join.state is JoinState.JOINING:
+            return self.refused(join)
         return (_end_message(join, ERROR, CRASHED),) if self._end(join) else ()
 
     def lost(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
@@ -254,7 +244,7 @@ class ServerMachine:
 
     def _end(self, join: TopicJoin) -> bool:
         """End a join; return False if it has ended before."""
-        if join.state is not JoinState.JOINED:
+        if join.state is JoinState.ENDED:
             return False
         join.state = JoinState.ENDED
         join.refs = None
@@ -265,7 +255,6 @@ class ServerMachine:
 
     def close(self, reason: EndReason) -> tuple[CallEnd, ...]:
         """Handle the end of the connection."""
-        self._closed = reason
         ended = tuple(self.joins.values())
         for join in ended:
             self._end(join)

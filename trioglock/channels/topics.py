@@ -14,8 +14,9 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .._hints import describe_value
 from ..connection.fanout import Fanout
-from ..errors import ConnectionClosed
+from ..errors import ConnectionClosed, InvalidOption
 from ..frames import Close, Data, PreparedMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Gap, Hub, Message, Subscriber
@@ -50,7 +51,13 @@ def topic_of(channel: str) -> str | None:
 
 
 def id_channel(id: str) -> str:  # noqa: A002 - the term of Phoenix
-    """Return the channel for messages to the connections with an id."""
+    """Return the channel for messages to the connections with an id.
+
+    Raises:
+        InvalidOption: it is not a str.
+    """
+    if not isinstance(id, str):
+        raise InvalidOption(f"id must be a str, not {describe_value(id)}")
     return f"{TOPIC_PREFIX}id:{id}"
 
 

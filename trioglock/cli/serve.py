@@ -1,4 +1,4 @@
-"""``trioglock serve``: serve a hub, or your own target, from a shell."""
+"""``trioglock serve``: serve a hub, channels, or your own target, from a shell."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import FileIO
+from operator import attrgetter
+from types import MethodType
 from typing import Any
 
 import click
 import trio
 
 from .._scope import open_scope
+from ..channels import Channel, Channels
+from ..channels.handshake import ChannelsTarget
 from ..errors import InvalidOption, TrioglockError
+from ..hooks import Socket
 from ..pubsub import Hub, MemoryBroker, RedisBroker
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
@@ -29,12 +34,14 @@ from .options import seconds
 from .streams import print_line
 from .workers import READY, end_line, run_workers
 
-__all__ = ["Settings", "command", "load_target", "open_server"]
+__all__ = ["Settings", "command", "describe_server", "load_target", "open_server"]
 
 TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
 
 DEFAULT_NAME = "trioglock"
 """The name of the new Hub."""
+
+KINDS = "a Hub, a Channels, a Socket class, a function that returns a Socket, or an async handler"
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
@@ -55,6 +62,7 @@ Examples:
   trioglock serve
   trioglock serve --port 8020 --workers 4 --redis redis://localhost:6379
   trioglock serve myproject.live:hub --host 0.0.0.0
+  trioglock serve myproject.live:channels --workers 4
   trioglock serve echo
 """
 
@@ -122,7 +130,7 @@ class Settings:
         return Hub(DEFAULT_NAME if self.name is None else self.name, broker)
 
 
-@click.command("serve", short_help="Serve a hub or a target.", epilog=EPILOG)
+@click.command("serve", short_help="Serve a hub, channels or a target.", epilog=EPILOG)
 @click.argument("target", required=False)
 @click.option("--host", default="127.0.0.1", metavar="HOST", help="Address to listen on.")
 @click.option(
@@ -184,9 +192,10 @@ class Settings:
 def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub: browsers subscribe to the channel in the path of their URL.
 
-    TARGET is the module:name of a Hub, a Socket class, a function that returns a Socket, or an
-    async handler. 'echo' is an echo server. Without TARGET, the command serves a new Hub. A hub
-    has a page at / that shows the messages of all channels live.
+    TARGET is the module:name of a Hub, a Channels, a Socket class, a function that returns a
+    Socket, or an async handler. The hub of a Channels is opened as well. 'echo' is an echo server.
+    Without TARGET, the command serves a new Hub. A hub has a page at / that shows the messages of
+    all channels live.
     """
     try:
         if worker:  # started by run_workers(), which writes the settings to standard input
@@ -200,7 +209,7 @@ def command(*, worker: bool, **options: Any) -> int:
     report = StartReport(settings)
     try:
         if settings.workers > 1 and not settings.is_worker:
-            return trio.run(run_workers, settings, report.serving)
+            return trio.run(run_workers, settings)
         # No signals are handled yet, so that Ctrl-C and SIGTERM can end a slow import.
         target = load_target(settings)
         trio.run(_serve_until_signal, settings, target, report)
@@ -222,12 +231,12 @@ class StartReport:
         if settings.ready_fd is not None:
             self._parent = FileIO(settings.ready_fd, "w")
 
-    def serving(self, port: int) -> None:
-        """Report that the server listens on this port."""
+    def serving(self, text: str) -> None:
+        """Report that the server is listening, with a text for the user."""
         if self._parent is None:
-            _announce(self._settings, port)
+            print_line(text)
         else:
-            self._write_to_parent(READY)
+            self._write_to_parent(READY + text.encode(errors="replace"))
 
     def failed(self, reason: str) -> None:
         """Report why the server has ended."""
@@ -259,7 +268,21 @@ def load_target(settings: Settings) -> Any:
     Raises:
         InvalidOption: the target cannot be imported.
     """
-    return settings.make_hub() if settings.target is None else _import_target(settings.target)
+    if settings.target is None:
+        return settings.make_hub()
+    target = _import_target(settings.target)
+    if isinstance(target, Channels):
+        return target.socket
+    if isinstance(target, MethodType) and isinstance(target.__self__, Hub):
+        return target.__self__  # hub.socket
+    if not callable(target) and not isinstance(target, Hub | ChannelsTarget):
+        raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
+    if isinstance(target, type) and not issubclass(target, Socket):
+        hint = ": serve a Channels with a route to it" if issubclass(target, Channel) else ""
+        raise InvalidOption(
+            f"{settings.target} must be {KINDS}, not the class {target.__name__}{hint}"
+        )
+    return target
 
 
 @asynccontextmanager
@@ -272,22 +295,23 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
     """
     rules = settings.access_rules
     options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
-    if not isinstance(target, Hub):
-        if settings.page:
-            raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
-        options["process_request"] = rules.refuse_client
-        async with serve(target, settings.host, settings.port, **options) as server:
-            yield server
-        return
-    if settings.is_worker and isinstance(target.broker, MemoryBroker):
+    hub = target.hub if isinstance(target, ChannelsTarget) else target
+    if not isinstance(target, Hub) and settings.page:
+        raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
+    if settings.is_worker and isinstance(hub, Hub) and isinstance(hub.broker, MemoryBroker):
         raise InvalidOption(
-            f"{settings.target} connects only the subscribers of one process: give it a broker, "
+            f"{settings.target} connects only the clients of one process: give its Hub a broker, "
             "such as Hub(broker=RedisBroker(url)), or use --workers 1"
         )
-    async with target as hub:
+    async with hub if isinstance(hub, Hub) else nullcontext():
+        if not isinstance(target, Hub):
+            options["process_request"] = rules.refuse_client
+            async with serve(target, settings.host, settings.port, **options) as server:
+                yield server
+            return
         # A user's Hub may have subscribers in other processes.
         counts = settings.target is None and settings.redis is None
-        endpoints = Endpoints(hub, rules, is_worker=settings.is_worker, counts=counts)
+        endpoints = Endpoints(target, rules, is_worker=settings.is_worker, counts=counts)
         options["process_request"] = endpoints.process_request
         options["select_subprotocol"] = endpoints.select_subprotocol
         async with serve(
@@ -302,16 +326,16 @@ def _import_target(target: str) -> Any:
     module, _, name = target.partition(":")
     sys.path.insert(0, os.getcwd())  # noqa: PTH109 - sys.path contains str
     try:
-        return getattr(importlib.import_module(module), name)
+        return attrgetter(name)(importlib.import_module(module))
     except ImportError as error:
         raise InvalidOption(f"cannot import {target}: {error}") from error
     except SyntaxError as error:
         problem = f"{error.msg} ({error.filename}, line {error.lineno})"
         raise InvalidOption(f"cannot import {target}: {problem}") from error
     except Exception as error:
-        if isinstance(error, AttributeError) and error.obj is sys.modules.get(module):
+        *others, last = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, AttributeError) and not others:
             raise InvalidOption(f"{module} has no attribute {name}") from None
-        last = traceback.extract_tb(error.__traceback__)[-1]
         problem = f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
         raise InvalidOption(f"cannot import {target}: {problem}") from error
 
@@ -334,7 +358,7 @@ async def _serve_until_signal(settings: Settings, target: Any, report: StartRepo
                 tasks.start_soon(_close_with_parent, close)
             async with open_server(settings, target) as server:
                 assert server.port is not None
-                report.serving(server.port)
+                report.serving("\n".join(describe_server(settings, target, server.port)))
                 await server.wait_closed()
 
 
@@ -353,17 +377,20 @@ async def _close_with_parent(close: Callable[[], None]) -> None:
     close()
 
 
-def _announce(settings: Settings, port: int) -> None:
+def describe_server(settings: Settings, target: Any, port: int) -> Iterator[str]:
+    """Return the lines for the user once a server is listening on this port."""
     host = "127.0.0.1" if is_wildcard(settings.host) else settings.host
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     is_terminal = sys.stdout.isatty()
     if is_terminal and settings.target == "echo":
-        print_line(f"echo server at ws://{address}/")
+        yield f"echo server at ws://{address}/"
     else:
-        print_line(f"serving on {settings.host}:{port}")
-    if settings.target is None and settings.access_rules.has_page:
-        print_line(f"live page: http://{address}/")
-    elif settings.target is None and settings.page is None:
-        print_line(f"no live page: {settings.host} is not a loopback address; see --page")
+        yield f"serving on {settings.host}:{port}"
+    if isinstance(target, ChannelsTarget):
+        yield f"Phoenix clients: ws://{address}/socket/websocket"
+    elif isinstance(target, Hub) and settings.access_rules.has_page:
+        yield f"live page: http://{address}/"
+    elif isinstance(target, Hub) and settings.page is None:
+        yield f"no live page: {settings.host} is not a loopback address; see --page"
     if is_terminal:
-        print_line("Press Ctrl-C to stop.")
+        yield "Press Ctrl-C to stop."

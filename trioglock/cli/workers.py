@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["READY", "end_line", "run_workers"]
 
 START_TIMEOUT = 30
-READY = b"ready"
-"""The text that a worker writes to its parent once it is serving; any other text is the reason for
-a failure."""
+READY = b"\0"
+"""A worker that is serving writes this and a text for the user to its parent; any other text is the
+reason for a failure."""
 
 KILL_TIMEOUT = 5
 """Seconds after the time of ``--drain`` until a worker is killed."""
@@ -52,7 +52,7 @@ class Worker:
     lock: trio.Lock = field(default_factory=trio.Lock)  # held while the process is being replaced
 
 
-async def run_workers(settings: Settings, announce: Callable[[int], None]) -> int:
+async def run_workers(settings: Settings) -> int:
     """Run worker processes until SIGTERM or Ctrl-C, and return the exit code.
 
     Each worker is a ``trioglock serve`` process that listens on the same port (SO_REUSEPORT), so
@@ -61,7 +61,6 @@ async def run_workers(settings: Settings, announce: Callable[[int], None]) -> in
 
     Args:
         settings: the settings of the command.
-        announce: called with the port once all workers are serving.
     """
     if not hasattr(socket, "SO_REUSEPORT"):
         raise InvalidOption("--workers requires a system with SO_REUSEPORT")
@@ -71,7 +70,7 @@ async def run_workers(settings: Settings, announce: Callable[[int], None]) -> in
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
     ):
         workers = Workers(replace(settings, port=port))
-        return await workers.run(signals, lambda: announce(port))
+        return await workers.run(signals)
 
 
 @contextmanager
@@ -107,8 +106,9 @@ class Workers:
         self._settings = settings
         self._workers: list[Worker] = []
         self._draining: set[trio.Process] = set()
+        self._text = ""
 
-    async def run(self, signals: AsyncIterator[int], announce: Callable[[], None]) -> int:
+    async def run(self, signals: AsyncIterator[int]) -> int:
         # Capacity 1: a request during a replacement leads to another replacement.
         send_request, requests = trio.open_memory_channel[None](1)
         code = 0
@@ -121,7 +121,7 @@ class Workers:
                 code = 1
                 nursery.cancel_scope.cancel()
             else:
-                announce()
+                print_line(self._text)
                 nursery.start_soon(self._replace_on_request, requests)
                 for worker in self._workers:
                     nursery.start_soon(self._supervise, worker)
@@ -175,12 +175,13 @@ class Workers:
         finally:
             with trio.CancelScope(shield=True):
                 await pipe.aclose()
-                if answer != READY:
+                if not answer.startswith(READY):
                     process.kill()
                     await self._stop(process)
-        if answer != READY:
+        if not answer.startswith(READY):
             reason = f"a worker could not start: it exited with code {process.returncode}"
             raise WorkerFailed(answer.decode(errors="replace") or reason)
+        self._text = answer.removeprefix(READY).decode()
         return process
 
     async def _supervise(self, worker: Worker) -> None:

@@ -185,13 +185,14 @@ def connect(
         options: the keys of :class:`ConnectOptions`.
 
     Returns:
-        An async context manager that returns the :class:`Connection`.
+        An async context manager that yields the :class:`Connection`.
 
     Raises:
         InvalidURL, InvalidOption: immediately, by the call itself.
         TypeError: an option does not exist; also immediately.
         ConnectError: on entering the block; one of its subclasses.
-        BadHookResult, Exception: on leaving the block; raised by a hook or a background task.
+        BadHookResult, Exception: raised by a hook or a background task; on leaving the block, or on
+            entering it if ``init_stream`` or the first ``handle_connect`` fails.
     """
     given: dict[str, Any] = {**options}
     client = take_options(ClientOptions, given)

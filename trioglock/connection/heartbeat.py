@@ -1,9 +1,9 @@
 """The heartbeat: detects peers that have stopped sending or reading.
 
 Any received byte counts as a sign of life. While backpressure pauses the reader task, silence is
-not counted, and the timeout restarts when the reader resumes. A peer is declared dead only by a
-second check, after the readers have had as much time as the program was blocked or suspended for;
-see :mod:`trioglock._timer`.
+not counted, and the timeout restarts when the reader resumes. A peer is declared dead only after a
+second check. If the program was blocked or suspended, this check is delayed by the length of the
+pause, so that the readers can catch up; see :mod:`trioglock._timer`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Pings:
 
 
 class ReadPause:
-    """Whether backpressure is pausing the reader task, and when it has last resumed."""
+    """Whether backpressure is pausing the reader task, and when it last resumed."""
 
     __slots__ = ("paused", "resumed_at", "resumed_count")
 

@@ -61,7 +61,8 @@ class HubStatistics:
         received: messages received from the broker.
         delivered: messages delivered to a subscriber; one message to ten subscribers counts as
             ten.
-        dropped: delivered messages that were dropped because the queue of the subscriber was full.
+        dropped: messages in ``delivered`` that were dropped later, because the queue of the
+            subscriber was full.
         disconnected: clients disconnected because they were too slow.
         gaps: gaps after interruptions of the connection to the broker.
         failures: exceptions raised by listeners.
@@ -302,7 +303,7 @@ class Hub:
 
         Args:
             pattern: the channels.
-            gaps: whether the loop also yields a :class:`Gap` where messages may be missing,
+            gaps: whether the loop also receives a :class:`Gap` where messages may be missing,
                 because the broker was unreachable, or the queue or the history was too short.
             after: id of the last message already seen. The messages after it come first, as far
                 back as the broker's history goes; if some are missing, a Gap precedes them. To

@@ -21,7 +21,7 @@ from .connections import ConnectionRegistry, ConnectionRunner
 __all__ = ["Server"]
 
 ACCEPT_PAUSE = 0.1
-"""Seconds to wait when the system has run out of sockets or memory."""
+"""Seconds to wait when the system has run out of file descriptors or memory."""
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE)
 
@@ -79,7 +79,7 @@ class Server:
         Never waits. Slow clients, whose ``write_limit`` is reached, are skipped.
 
         Args:
-            frame: ``str``, bytes-like, ``Ping`` or ``Pong``.
+            frame: ``str``, bytes-like, :class:`PreparedMessage`, ``Ping`` or ``Pong``.
 
         Returns:
             The number of connections for which the frame was queued.

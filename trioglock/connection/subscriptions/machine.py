@@ -53,7 +53,7 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
 
     @abstractmethod
     def unsubscribe(self, keys: Sequence[KeyT]) -> Iterable[Any]:
-        """Return the messages that unsubscribe from keys, which are subscribed on this link."""
+        """Return the messages that unsubscribe from keys that are subscribed on this link."""
 
     @abstractmethod
     def key_of(self, message: MessageT) -> KeyT | None:
@@ -128,7 +128,7 @@ class KeyState(Enum):
     """Its subscription was not confirmed in time, or the server ended it. The client unsubscribes
     from the key as a precaution."""
     LEAVING = "leaving"
-    """The message that unsubscribes it was sent."""
+    """The message that unsubscribes from it was sent."""
 
 
 WANTED, REQUESTED, ACTIVE, REFUSED, LEAVING = KeyState
@@ -296,7 +296,7 @@ class SubscriptionMachine:
             self._activate(key)
 
     def written(self, key: Any, now: float) -> None:
-        """Record that the request of a key, which was delayed, has been written."""
+        """Record that the delayed request for a key has been written."""
         state = self.state(key)
         if state is REQUESTED and not self._confirms:
             self._activate(key)
@@ -335,8 +335,8 @@ class SubscriptionMachine:
         """Pass an update to the consumers of its key.
 
         Returns:
-            Whether the key is known. Updates of a key that has been left, or is not subscribed
-            yet, are dropped.
+            Whether the key is known. Updates of a key that has no subscribers, or is not
+            subscribed yet, are dropped.
         """
         entry = self._keys.get(key)
         if entry is None:

@@ -21,7 +21,7 @@ from .address import import_redis, normalize_redis_url, parse_address
 from .scripts import PUBLISH, HubKeys, publish_arguments
 from .server_info import mode_of, refusal
 
-__all__ = ["publish"]
+__all__ = ["publish", "refuse_trio_task"]
 
 RETRY_DELAY = 0.1
 """Seconds between attempts to find the master."""
@@ -70,8 +70,7 @@ def publish(
     name, channel = check_name(name), check_channel(channel)
     check_seconds("timeout", timeout)
     check_history(history, history_seconds)
-    if trio.lowlevel.in_trio_task():
-        raise UsageError("publish() blocks: in a trio task use await hub.publish()")
+    refuse_trio_task("publish", "hub.publish")
     address = parse_address(url)
     client = _client(url, timeout)
     errors = import_redis()[0].exceptions
@@ -93,6 +92,12 @@ def publish(
             raise BrokerUnavailable(f"could not reach Redis: {text}") from error.__cause__
         reason = _ask_for_reason(client, address, errors, history=history is not None)
         raise reason or BrokerError(f"Redis returned an error: {text}") from None
+
+
+def refuse_trio_task(function: str, alternative: str) -> None:
+    """Raise UsageError in a trio task, which a function that blocks would stop with all others."""
+    if trio.lowlevel.in_trio_task():
+        raise UsageError(f"{function}() blocks: in a trio task use await {alternative}()")
 
 
 def _publish_plainly(client: Any, channel: str, data: Data) -> None:

@@ -30,8 +30,8 @@ class RedisBroker(Broker):
     """A broker that uses a Redis server's PUBLISH and PSUBSCRIBE, and its streams for a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
-    ``trioglock/news``, and the hub subscribes to ``trioglock*``, as in sock-drawer: any program
-    that can PUBLISH can send messages to the hub.
+    ``trioglock/news`` or, with a history, ``{trioglock}/news``. The hub always subscribes to
+    ``trioglock*``, as in sock-drawer: any program that can PUBLISH can send messages to the hub.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
@@ -42,13 +42,13 @@ class RedisBroker(Broker):
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
             ``unix://[[user]:password@]/path[?db=n]``. It must be the address of a master, or one
-            that always leads to the master. Redis Sentinel is not supported, and Redis Cluster only
-            without a history.
+            that always leads to the master. Redis Sentinel is not supported. Redis Cluster is
+            supported only without a history.
         history: number of messages to keep for each channel, for subscribers that resume; None
-            keeps none. It requires Redis 6.2. The channel ``incoming`` has no history. Other
-            programs publish with :func:`publish` and the same ``history``; messages sent with
+            keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history.
+            Other programs publish with :func:`publish` and the same ``history``; messages sent with
             PUBLISH have no id and are not kept.
-        history_seconds: how long they are kept; None for no limit.
+        history_seconds: how long the messages of the history are kept; None for no limit.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
         publish_timeout: seconds that publishing a message may take; None for no limit.
