@@ -88,7 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--group",
         action="append",
-        choices=("client", "server"),
+        choices=("client", "server", "channels"),
         help="run the cases with this side of trioglock; repeatable",
     )
     add(

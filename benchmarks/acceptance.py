@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from . import channels_cases as channels
 from . import server_cases as server
 from .case import BASELINE, COMPILED, native, picows
 from .cases import AIOHTTP, MANY_TASKS, RAW, TRIO_WEBSOCKET, WEBSOCKETS_TRIO, WEBSOCKETS_UVLOOP
@@ -100,6 +101,7 @@ def limits() -> Iterator[Limit]:
     yield from _client_limits()
     yield from _connection_limits()
     yield from _server_limits()
+    yield from _channels_limits()
 
 
 def _client_limits() -> Iterator[Limit]:
@@ -219,6 +221,37 @@ def _server_limits() -> Iterator[Limit]:
     yield Limit(what, "at most 16 KB (10,000)", table, "10,000", SERVE, at_most=16)
     limit, column = "at most 18 KB (10,000, compression)", "10,000, compression"
     yield Limit(what, limit, table, column, SERVE, at_most=18)
+
+
+def _channels_limits() -> Iterator[Limit]:
+    ours, theirs = channels.CHANNELS.label, channels.SOCKET_IO.label
+    what = "channels, push and reply, CPU"
+    at = (channels.PUSHING, "100 connections", ours)
+    yield _at_most(what, *at, theirs, 1.5)
+    echo = channels.ECHO.label
+    yield Limit(what, f"at most 12 us more than {echo}", *at, echo, more=12)
+
+    what = "channels, broadcast of 256 B to 1,000 members, CPU"
+    at = (channels.DELIVERING, "256 B", ours)
+    yield _at_most(what, *at, theirs, 0.9)
+    yield _at_most(what, *at, channels.BROADCAST.label, 1.15)
+    what = f"channels, {channels.BURST} broadcasts at once, CPU per delivery"
+    burst = channels.BURSTS[0].label
+    yield _at_most(what, channels.DELIVERING, "256 B", burst, ours, 0.4)
+
+    at = (channels.JOINING, "100 connections", ours)
+    yield _at_most("channels, join, CPU", *at, theirs, 2)
+
+    table, column = channels.PRESENCE, "1,000 members"
+    what = "channels, presence join with 1,000 members, CPU"
+    yield _at_most(what, table, column, ours, channels.DIFF.label, 1.1)
+    what = "channels, 100 presence joins within 100 ms, CPU"
+    yield _at_most(what, table, column, channels.MANY_JOINS.label, ours, 0.25)
+
+    what = "channels, memory per connection with one topic"
+    yield Limit(what, "at most 30 KB", channels.HOLDING, "1,000", ours, at_most=30)
+    what = "channels, memory per further topic"
+    yield Limit(what, "at most 3 KB", channels.TOPICS, "1,000", ours, at_most=3)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 __all__ = [
     "BASELINE",
+    "CHANNELS_WORK",
     "COMPILED",
     "CPU",
     "SERVER_WORK",
@@ -22,6 +23,9 @@ __all__ = [
 SERVER_WORK = ("serve", "fanout", "hold")
 """The jobs of contenders that are servers."""
 
+CHANNELS_WORK = ("push", "shout", "join", "presence", "keep", "rest")
+"""The jobs of contenders that are servers of channels."""
+
 BASELINE, COMPILED = "baseline", "compiled"
 """Names of other builds of trioglock that can be measured in the same run."""
 
@@ -31,8 +35,8 @@ class Measure:
     """A value of the result of a job, and how the tables show it. Lower is always better.
 
     Args:
-        key: the item of the result: ``seconds``, ``cpu`` (seconds), ``resident``, ``traced``
-            (bytes) or ``busy`` (a share of one core).
+        key: the item of the result: ``seconds``, ``cpu`` (seconds), ``resident``, ``topic``,
+            ``traced`` (bytes) or ``busy`` (a share of one core).
         unit: the unit in the tables.
         scale: the factor from the value of the result to that unit.
         per: the field of the job by which the value is divided.
@@ -101,8 +105,10 @@ class Case:
     max_rounds: int = 100
 
     @property
-    def group(self) -> Literal["client", "server"]:
+    def group(self) -> Literal["client", "server", "channels"]:
         """Which side of a connection is measured; ``--group`` selects one."""
+        if self.job["work"] in CHANNELS_WORK:
+            return "channels"
         return "server" if self.job["work"] in SERVER_WORK else "client"
 
     @property

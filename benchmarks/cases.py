@@ -1,4 +1,4 @@
-"""The cases. To add one, yield a Case from a function of this file or of server_cases.py.
+"""The cases. To add one, yield a Case from a function here, or in one of the ``*_cases`` modules.
 
 A contender does the job in a method that is named after the ``work`` of the job and the variant of
 the entry; see ``benchmarks.contenders``.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .case import TIME, Case, Entry, Measure, native, picows, size_name
+from .channels_cases import channels_cases
 from .server_cases import server_cases
 
 __all__ = ["all_cases", "build_entry"]
@@ -93,6 +94,7 @@ def all_cases() -> Iterator[Case]:
     yield from _concurrency_cases()
     yield from _idle_cases()
     yield from server_cases()
+    yield from channels_cases()
 
 
 def _basic_cases() -> Iterator[Case]:
@@ -155,7 +157,7 @@ def _idle_cases() -> Iterator[Case]:
 
 def build_entry(entry: Entry, build: str) -> Entry | None:
     """Return the entry for another build of trioglock, or None for other contenders."""
-    if entry.contender != "trioglock_native":
+    if entry.contender not in ("trioglock_native", "trioglock_channels"):
         return None
     label = f"{build}: {entry.label}"
     return Entry(label, entry.contender, entry.variant, entry.job, build)

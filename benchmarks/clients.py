@@ -23,7 +23,7 @@ from .certificates import trusting_context
 from .descriptors import raise_limit
 from .job import payload
 
-__all__ = ["ClientsJob", "main"]
+__all__ = ["CONCURRENT_CONNECTS", "ClientsJob", "main", "standard_input", "write_line"]
 
 # The number of connections that are opened at the same time.
 CONCURRENT_CONNECTS = 50
@@ -76,7 +76,7 @@ class CountingListener(WSListener):
         tally = self._tally
         tally.received += 1
         if not tally.received % tally.expected:
-            _write(tally.received // tally.expected)
+            write_line(tally.received // tally.expected)
 
 
 class EchoListener(WSListener):
@@ -100,12 +100,12 @@ class EchoListener(WSListener):
 async def main() -> None:
     """Read the job, connect the clients, and run the job until standard input ends."""
     raise_limit()
-    lines = await _standard_input()
-    _write(os.getpid())
+    lines = await standard_input()
+    write_line(os.getpid())
     job = ClientsJob(**json.loads(await lines.readline()))
     tally = Tally(job)
     transports = await _connect_all(job, tally)
-    _write(len(transports))
+    write_line(len(transports))
     while line := await lines.readline():
         tally.rounds, tally.unfinished = json.loads(line), len(transports)
         tally.finished.clear()
@@ -113,7 +113,7 @@ async def main() -> None:
         for transport in transports:
             transport.send(WSMsgType.TEXT, payload(job.size))
         await tally.finished.wait()
-        _write(time.perf_counter() - began)
+        write_line(time.perf_counter() - began)
 
 
 async def _connect_all(job: ClientsJob, tally: Tally) -> list[WSTransport]:
@@ -134,14 +134,16 @@ async def _connect_all(job: ClientsJob, tally: Tally) -> list[WSTransport]:
     return transports
 
 
-async def _standard_input() -> asyncio.StreamReader:
+async def standard_input() -> asyncio.StreamReader:
+    """Return the reader of standard input."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return reader
 
 
-def _write(value: float) -> None:
+def write_line(value: float | None) -> None:
+    """Write a value as a line of JSON."""
     print(json.dumps(value), flush=True)
 
 

@@ -25,6 +25,7 @@ REFERENCES = (
     "trioglock, receive",
     "trioglock, connect()",
     "trioglock, serve() with hooks",
+    "trioglock, channels",
     "trioglock, server.broadcast",
 )
 

@@ -78,6 +78,18 @@ async def test_a_quick_run_measures_every_contender(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+async def test_a_quick_run_measures_channels(tmp_path: Path) -> None:
+    """The jobs of a channels server run. socket.io is not measured: it needs Node.js."""
+    selected = ("--only", "CPU per push", "--only", "memory per further topic")
+    await run_benchmarks("--quick", *selected, "--contender", "channels", "--out", tmp_path)
+    found = json.loads((tmp_path / "performance.json").read_text())
+    assert (found["failures"], found["missing"]) == ([], {})
+    assert len(found["columns"]) == 4
+    for column in found["columns"]:
+        assert None not in column["rounds"]["trioglock, channels"], column
+
+
+@pytest.mark.slow
 async def test_a_run_compares_with_a_baseline(tmp_path: Path) -> None:
     """``--baseline`` imports trioglock from another directory, and reports the ratios."""
     package = tmp_path / "older" / "trioglock"

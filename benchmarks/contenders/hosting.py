@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -20,7 +21,7 @@ import trio
 from ..clients import ClientsJob
 from ..job import Job
 
-__all__ = ["CHANNEL", "Ask", "Host", "Hosting", "TrioHosting", "UvloopHosting"]
+__all__ = ["CHANNEL", "Ask", "Host", "Hosting", "TrioHosting", "UvloopHosting", "run_process"]
 
 CHANNEL = "clients"
 """The path to which all clients connect, without the leading slash."""
@@ -159,26 +160,31 @@ class TrioHosting(Hosting):
             for _ in range(batch):
                 nursery.start_soon(host.broadcast, message)
 
-    @asynccontextmanager
-    async def run_process(self) -> AsyncIterator[Ask]:
-        pipe = subprocess.PIPE
-        process = await trio.lowlevel.open_process(COMMAND, stdin=pipe, stdout=pipe)
+    def run_process(self) -> AbstractAsyncContextManager[Ask]:
+        return run_process(COMMAND)
+
+
+@asynccontextmanager
+async def run_process(command: Sequence[str], cwd: Path | None = None) -> AsyncIterator[Ask]:
+    """Run a process that exchanges lines of JSON during the block, on trio."""
+    pipe = subprocess.PIPE
+    process = await trio.lowlevel.open_process(command, stdin=pipe, stdout=pipe, cwd=cwd)
+    assert process.stdin is not None
+    lines = _lines(process.stdout)
+
+    async def ask(value: object) -> Any:
         assert process.stdin is not None
-        lines = _lines(process.stdout)
+        if value is not None:
+            await process.stdin.send_all(_line(value))
+        return json.loads(await anext(lines))
 
-        async def ask(value: object) -> Any:
-            assert process.stdin is not None
-            if value is not None:
-                await process.stdin.send_all(_line(value))
-            return json.loads(await anext(lines))
-
-        try:
-            yield ask
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
-                await process.stdin.aclose()
+    try:
+        yield ask
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stdin.aclose()
 
 
 async def _lines(stream: Any) -> AsyncIterator[bytes]:

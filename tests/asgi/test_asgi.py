@@ -67,9 +67,10 @@ async def say_hello(conn: Connection[None]) -> None:
 
 
 @asynccontextmanager
-async def running(app: Any) -> AsyncIterator[str]:
+async def running(app: Any, *, graceful_timeout: float = 3) -> AsyncIterator[str]:
     """Hypercorn with an application, on a free port; ``host:port``."""
     config = Config()
+    config.graceful_timeout = graceful_timeout
     config.bind = ["127.0.0.1:0"]
     config.loglevel = "WARNING"
     stop = trio.Event()

@@ -16,8 +16,12 @@ from trioglock.cli.group import group
 
 __all__ = ["check_commands", "nox_sessions"]
 
-OTHERS = {"apt-get", "echo", "hypercorn", "jq", "pytest", "redis-cli", "twine", "venv"}
+OTHERS = {"apt-get", "echo", "http.server", "hypercorn", "jq", "pytest", "redis-cli"}
+OTHERS |= {"redis-server", "twine", "venv"}
 """Programs whose arguments are not checked."""
+
+TUTORIALS = {"feed.py", "live.py", "notify.py"}
+"""Files that readers of the tutorials write."""
 
 
 def check_commands(block: str) -> None:
@@ -36,7 +40,7 @@ def check_commands(block: str) -> None:
             case "pip":
                 check_extras(arguments)
             case "python":
-                assert (ROOT / arguments[0]).exists() or arguments[0] == "feed.py"
+                assert (ROOT / arguments[0]).exists() or arguments[0] in TUTORIALS
             case _:
                 assert program in OTHERS or program.startswith(("tests.", "benchmarks")), program
 

@@ -45,7 +45,7 @@ def url() -> Iterator[str]:
 # Pages whose code takes more than half a second.
 SLOW_PAGES = (
     *("README.md", "docs/tutorial.md", "docs/coming-from.md", "docs/transports.md"),
-    *("docs/clients/pacing.md", "docs/clients/stalls.md"),
+    *("docs/clients/pacing.md", "docs/clients/stalls.md", "docs/live-applications.md"),
 )
 
 
@@ -62,10 +62,13 @@ def test_blocks(name: str, url: str) -> None:
     Page(name).run(url)
 
 
-def test_every_step_of_the_tutorial_shows_its_output() -> None:
-    text = Page("docs/tutorial.md").text
+@pytest.mark.parametrize(
+    ("name", "count"), [("docs/tutorial.md", 8), ("docs/live-applications.md", 4)]
+)
+def test_every_step_of_a_tutorial_shows_its_output(name: str, count: int) -> None:
+    text = Page(name).text
     steps = re.findall(r"^trio\.run\(main\)\n```(\n\nIt prints:\n)?", text, re.MULTILINE)
-    assert len(steps) >= 8
+    assert len(steps) >= count
     assert all(steps)
 
 
