@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from .._hints import describe_value
 from ..errors import InvalidOption
@@ -60,6 +60,8 @@ class Channels:
         UsageError: a class has a history, and the hub was opened without one.
     """
 
+    _socket_class: ClassVar[type[ChannelsSocket]] = ChannelsSocket
+
     def __init__(
         self,
         routes: Mapping[str, type[Channel[Any]]],
@@ -84,7 +86,7 @@ class Channels:
         if self._routes.has_history:
             hub._keep_topics(self._find_retention)  # noqa: SLF001 - a part of the package
         self._has_presence = False
-        make_socket = partial(ChannelsSocket, self._routes, self._index, max_topics)
+        make_socket = partial(self._socket_class, self._routes, self._index, max_topics)
         self._target = ChannelsTarget(hub, make_socket, connect, id)
 
     def __repr__(self) -> str:
