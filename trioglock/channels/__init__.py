@@ -6,6 +6,7 @@ from .channel import Channel, ClientEvent
 from .channels import Channels
 from .credentials import Credentials
 from .handshake import ConnectRequest
+from .history import History
 from .presence import Presence
 from .results import Answer, Broadcast, ChannelResult, JoinRefused, Left, Push, Rejoined, Stop
 
@@ -19,6 +20,7 @@ __all__ = [
     "ClientEvent",
     "ConnectRequest",
     "Credentials",
+    "History",
     "JoinRefused",
     "Left",
     "Presence",
