@@ -5,6 +5,7 @@ from .blocking_broadcast import broadcast, disconnect
 from .channel import Channel, ClientEvent
 from .channels import Channels
 from .handshake import ConnectRequest
+from .history import History
 from .presence import Presence
 from .results import Answer, Broadcast, ChannelResult, JoinRefused, Left, Push, Rejoined, Stop
 
@@ -17,6 +18,7 @@ __all__ = [
     "Channels",
     "ClientEvent",
     "ConnectRequest",
+    "History",
     "JoinRefused",
     "Left",
     "Presence",

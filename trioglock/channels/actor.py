@@ -20,11 +20,20 @@ from .._redact import shorten
 from ..connection import Connection
 from ..connection.mailbox import run_now
 from ..disconnect import HookError
-from ..errors import BadHookResult, ConnectionClosed, EncodeError, UsageError
+from ..errors import (
+    BadHookResult,
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    EncodeError,
+    UsageError,
+)
 from ..frames import Data
+from ..gap import Gap
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.message import PhoenixMessage, check_event
 from .channel import Channel, ChannelHookTable, ClientEvent, split_outcome
+from .history import GAP
 from .machine import JoinState, ServerMachine, TopicJoin
 from .outgoing import OutgoingFrames
 from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
@@ -50,6 +59,7 @@ PUBLISH_SECONDS = 10.0
 """Seconds that publishing the broadcast of a hook may take."""
 
 OVERLOADED = {"reason": "too many messages are waiting"}
+NO_HISTORY = {"reason": "the history cannot be read"}
 
 TERMINATED = Left()
 """The reason of an actor whose ``terminate`` has begun. It stands for the actual one."""
@@ -89,6 +99,7 @@ class ChannelActor:
         "_channel",
         "_end_callbacks",
         "_hub_channel",
+        "_idle",
         "_jobs",
         "_on_end",
         "_reason",
@@ -124,6 +135,7 @@ class ChannelActor:
         self._jobs: deque[_Job] | None = None  # as long as none waits
         self._busy = True  # until the client has joined
         self._scope: trio.CancelScope | None = None  # of the task
+        self._idle: trio.Event | None = None  # set when the task ends
         self._on_end: Callable[[], object] | None = None
         self._reason: EndReason | None = None
         self._terminated = False
@@ -167,7 +179,8 @@ class ChannelActor:
         """
         if self.join.state is JoinState.ENDED:
             return
-        if self.hooks.join_is_async:
+        history = self.hooks.history
+        if self.hooks.join_is_async or (history is not None and history.is_wanted(payload)):
             self._start_task(partial(self._join, kind, payload))
         else:
             run_now(self._join(kind, payload))
@@ -175,14 +188,21 @@ class ChannelActor:
                 self._continue()
 
     async def _join(self, kind: type[Channel[Any]], payload: Any) -> None:
-        """Run ``join``. This does not suspend if the hook is plain."""
+        """Run ``join``. This does not suspend if the hook is plain and no history is wanted."""
+        hooks, history = self.hooks, self.hooks.history
         try:
+            after = None if history is None else history.parse_join(payload)
             channel = self._channel = kind()
             channel._actor = self  # noqa: SLF001 - part of the package
             returned: Any = channel.join(self.join.topic, payload, self._socket.user)
-            if self.hooks.join_is_async:
+            if hooks.join_is_async:
                 returned = await returned
-            response, state = split_outcome(f"{self.hooks.name}.join", returned, "response")
+            response, state = split_outcome(f"{hooks.name}.join", returned, "response")
+            if not (history is None or isinstance(response, dict)):
+                raise BadHookResult(
+                    f"{hooks.name}.join must return a dict as the response, because the class has "
+                    f"a history, not {shorten(response)}"
+                )
         except JoinRefused as refusal:
             self._refuse(refusal.response)
         except Exception:
@@ -192,27 +212,45 @@ class ChannelActor:
             self._forget()
             raise
         else:
-            self._set_joined(state, response)
+            self._state, self.has_joined = state, True
+            error: Exception | None = None
+            if history is not None and history.is_wanted(payload) and self._reason is None:
+                try:
+                    if await self._socket.index.start_replay(self, after):
+                        response = {**response, GAP: True}
+                except Exception as failure:
+                    error = failure
+            self._set_joined(response, error)
 
-    def _set_joined(self, state: Any, response: Any) -> None:
-        self._state, self.has_joined = state, True
+    def _set_joined(self, response: Any, error: Exception | None) -> None:
         messages = self._machine.joined(self.join, response)
         if not messages:
             return  # it has ended in the meantime, and terminate runs next
         reply, *others = messages
         try:
+            if error is not None:
+                raise error
             self._socket.index.join(self)
             self._reply(reply)
-        except Exception as error:
+        except (BrokerUnavailable, BrokerError) as failure:
+            _logger.warning("the history of %r cannot be read: %s", self.join.topic, failure)
+            self._fail_join(NO_HISTORY, others, failure)
+            return
+        except Exception as failure:
             self._log_join()
-            self._reply_all([self._machine.join_crashed(self.join), *others])
-            self._return_jobs()
-            self._set_ended(HookError(error=error))
+            self._fail_join(None, others, failure)
             return
         self._reply_all(others)
         callbacks, self._start_callbacks = self._start_callbacks, ()
         for callback in callbacks:
             callback()
+        self._socket.index.send_replay(self)
+
+    def _fail_join(self, response: Any, others: list[PhoenixMessage], error: Exception) -> None:
+        """End a channel whose ``join`` was successful."""
+        self._reply_all([self._machine.join_crashed(self.join, response), *others])
+        self._return_jobs()
+        self._set_ended(HookError(error=error))
 
     def _refuse(self, response: Any) -> None:
         messages = self._machine.refused(self.join, response)
@@ -258,6 +296,25 @@ class ChannelActor:
             # Dropping the broadcast would be silent; after the error the client joins again.
             self._fail(f"{self.hooks.name}.{OUT}", UsageError("too many messages are waiting"))
             self._cancel()
+
+    async def wait_idle(self) -> None:
+        """Wait until no async hook is running."""
+        while self._scope is not None:
+            self._idle = self._idle or trio.Event()
+            await self._idle.wait()
+
+    def lose_events(self, gap: Gap) -> None:
+        """End the channel because events may be missing; its client joins again."""
+        if self._reason is not None:
+            return
+        for message in self._machine.lost(self.join):
+            self.outgoing.send(self._encode(message))
+        was_busy = self._busy
+        self._set_ended(gap)
+        if was_busy:
+            self._cancel()
+        else:
+            self._continue()
 
     def leave(self, ref: str | None) -> None:
         """Handle a leave after everything received before it."""
@@ -338,6 +395,9 @@ class ChannelActor:
                 await later()
         finally:
             self._scope = None
+            if self._idle is not None:
+                self._idle.set()
+                self._idle = None
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
@@ -476,6 +536,8 @@ class ChannelActor:
         return self._socket.serializer.encode(message)
 
     def _encode_broadcast(self, event: str, payload: Any, to_self: bool) -> Data:
+        if self.hooks.history is not None:
+            self.hooks.history.check_broadcast(payload)
         data = self._socket.serializer.encode_broadcast(
             self.join.topic, check_event(event), payload
         )

@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias
 
+from .._hints import describe_value
 from .._redact import label, shorten
 from .._types import StateT
 from ..errors import BadHookResult, InvalidOption, UsageError
 from ..hooks import MaybeAwaitable
 from ..routing import Router
 from ..routing.router import ignore, is_async
+from .history import History
 from .results import Answer, Broadcast, ChannelResult, EndReason, Push, Stop
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ class Channel(Generic[StateT]):
     intercept: ClassVar[Collection[str]] = ()
     """The events of broadcasts that are passed to :meth:`handle_out`."""
 
+    history: ClassVar[History | None] = None
+    """Which broadcasts are kept for clients that join later; by default none."""
+
     _actor: ChannelActor | None = None
     _hooks: ClassVar[ChannelHookTable | None] = None  # of this class, not of a base class
 
@@ -89,7 +94,8 @@ class Channel(Generic[StateT]):
 
         Returns:
             ``(response, state)``: the response for the client, a JSON value or ``bytes``, and the
-            initial state. Default: ``({}, user)``.
+            initial state. With a :attr:`history`, the response must be a dict. Default: ``({},
+            user)``.
 
         Raises:
             JoinRefused: the client may not join. After any other exception the client receives the
@@ -267,6 +273,7 @@ class ChannelHookTable:
     __slots__ = (
         "cast_is_async",
         "has_cast",
+        "history",
         "in_is_async",
         "in_name",
         "intercept",
@@ -288,6 +295,12 @@ class ChannelHookTable:
                 f"not {kind.intercept!r}"
             )
         self.intercept: frozenset[str] = frozenset(kind.intercept)
+        self.history: History | None = kind.history
+        if not (self.history is None or isinstance(self.history, History)):
+            raise InvalidOption(
+                f"{self.name}.history must be a History such as History(size=100), "
+                f"not {describe_value(self.history)}"
+            )
         for name in ("join", "handle_in", "handle_out", "handle_cast", "terminate"):
             hook = getattr(kind, name)
             if inspect.isasyncgenfunction(hook) or inspect.isgeneratorfunction(hook):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from .._hints import describe_value
 from ..errors import InvalidOption
@@ -13,12 +13,13 @@ from ..frames import Data
 from ..options import check_whole
 from ..protocols.phoenix.message import check_event, check_topic
 from ..pubsub import Hub
+from ..pubsub.history import Retention
 from ..server import ServeTarget
 from .channel import Channel
 from .handshake import Authenticate, ChannelsTarget, Identify
 from .routes import ChannelRoutes
 from .socket import ChannelsSocket
-from .topics import DISCONNECT, TopicIndex, hub_channel, id_channel
+from .topics import DISCONNECT, TopicIndex, hub_channel, id_channel, topic_of
 
 __all__ = ["Channels"]
 
@@ -56,7 +57,10 @@ class Channels:
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
+        UsageError: a class has a history, and the hub was opened without one.
     """
+
+    _socket_class: ClassVar[type[ChannelsSocket]] = ChannelsSocket
 
     def __init__(
         self,
@@ -79,8 +83,10 @@ class Channels:
         """The hub."""
         self._routes = ChannelRoutes(routes)
         self._index = TopicIndex(hub)
+        if self._routes.has_history:
+            hub._keep_topics(self._find_retention)  # noqa: SLF001 - a part of the package
         self._has_presence = False
-        make_socket = partial(ChannelsSocket, self._routes, self._index, max_topics)
+        make_socket = partial(self._socket_class, self._routes, self._index, max_topics)
         self._target = ChannelsTarget(hub, make_socket, connect, id)
 
     def __repr__(self) -> str:
@@ -104,12 +110,16 @@ class Channels:
             BrokerUnavailable, BrokerError: the broker has not accepted the message.
             UsageError: the hub is not open.
         """
-        await self.hub.publish(self._encode(topic, event, payload), hub_channel(topic))
+        data = self._encode(topic, event, payload)
+        history = self._routes.find_history(topic)
+        if history is not None:
+            history.check_broadcast(payload)
+        await self.hub.publish(data, hub_channel(topic))
 
     def local_broadcast(self, topic: str, event: str, payload: Any) -> None:
         """Push an event to every client of this process that has joined a topic.
 
-        It does not wait, and may be called in hooks.
+        It does not wait, and may be called in hooks. The event is not kept in a history.
 
         Args:
             topic: as for :meth:`broadcast`.
@@ -135,6 +145,11 @@ class Channels:
             UsageError: the hub is not open.
         """
         await self.hub.publish(DISCONNECT, id_channel(id))
+
+    def _find_retention(self, channel: str) -> Retention | None:
+        topic = topic_of(channel)
+        history = None if topic is None else self._routes.find_history(topic)
+        return None if history is None else history.retention
 
     def _encode(self, topic: str, event: str, payload: Any) -> Data:
         return self._index.serializer.encode_broadcast(

@@ -42,6 +42,7 @@ TOO_MANY = {"reason": "too many channels joined"}
 JOIN_CRASHED = {"reason": "join crashed"}
 JOINED_AGAIN = {"reason": "joined again"}
 CRASHED = {"reason": "channel_crash"}
+LOST = {"reason": "events may be missing"}
 
 
 class JoinState(Enum):
@@ -190,10 +191,11 @@ class ServerMachine:
             return ()
         return _after_join(join, "error", JOIN_CRASHED if response is None else response)
 
-    def join_crashed(self, join: TopicJoin) -> PhoenixMessage:
+    def join_crashed(self, join: TopicJoin, response: Any = None) -> PhoenixMessage:
         """Return the reply to a join whose response cannot be sent. The join has ended."""
         self._end(join)
-        return _reply(join.join_ref, join.ref, join.topic, "error", JOIN_CRASHED)
+        response = JOIN_CRASHED if response is None else response
+        return _reply(join.join_ref, join.ref, join.topic, "error", response)
 
     def push(self, join: TopicJoin, event: str, payload: Any) -> PhoenixMessage | None:
         """Return the message for a push to the client, or None if the channel is not joined."""
@@ -235,6 +237,10 @@ class ServerMachine:
         if join.state is JoinState.JOINING:
             return self.refused(join)
         return (_end_message(join, ERROR, CRASHED),) if self._end(join) else ()
+
+    def lost(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
+        """Handle the loss of events: the client has to join again."""
+        return (_end_message(join, ERROR, LOST),) if self._end(join) else ()
 
     def _end(self, join: TopicJoin) -> bool:
         """End a join; return False if it has ended before."""

@@ -1,28 +1,43 @@
-"""``MockPhoenixServer``: a scriptable Phoenix endpoint for tests that behaves like real servers.
+"""``MockPhoenixServer``: the server of :mod:`trioglock.channels`, controlled by a test.
 
-It has its own implementation of the message format, so that a mistake in the client's serializer
-is not hidden by the same mistake in the server.
+Joins, refs, replies, presence, heartbeats and the format of messages are those of the real server.
+This module adds what a test needs beyond it: crashes and replies at any time, frames of its own,
+silence, older versions, and a record of what was received.
 """
 
 from __future__ import annotations
 
-import base64
-import itertools
-import json
 import ssl
-import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
-from urllib.parse import parse_qsl
 
 import trio
-from trio_websocket import ConnectionClosed, WebSocketRequest
+from trio_websocket import ConnectionClosed
 
-from ..frames import Data
-from .server import MockPeer, MockServer, run_for_each
+from ..channels import Answer, Broadcast, Channel, Channels, JoinRefused, Presence, Push, Stop
+from ..channels.handshake import ConnectRequest
+from ..channels.machine import JoinState, ServerMachine, TopicJoin
+from ..channels.outgoing import OutgoingFrames
+from ..channels.socket import ChannelsSocket
+from ..connection import Connection
+from ..connection._sync import ignore
+from ..disconnect import Disconnect, HookError
+from ..errors import ConnectionClosed as ConnectionEnded
+from ..frames import Close, Data, Frame
+from ..headers import Headers
+from ..hooks import ConnectionInfo
+from ..http import Request, Response
+from ..protocols.phoenix.message import HEARTBEAT, JOIN, PHOENIX, REPLY, PhoenixMessage
+from ..protocols.phoenix.presence import DIFF
+from ..pubsub import Hub
+from ..server import serve
+from ..transports import MemoryListener, open_tcp
+from ..transports.native.encoder import Buffer, Encoder
+from .server import MAX_QUEUE, MockPeer, MockServer, run_for_each
 
 __all__ = [
     "Authorize",
@@ -34,118 +49,28 @@ __all__ = [
     "RefuseJoin",
 ]
 
-TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the name of a subprotocol
-UNMATCHED = {"reason": "unmatched topic"}
-MAX_PENDING = 2**16
-
-_GONE = (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError)
-
 Authorize: TypeAlias = Callable[[dict[str, str], str | None], bool]
 """Called with the params and the ``auth_token`` (or None) of a handshake; False refuses it."""
 
-
-# Messages.
-
-
-class _Malformed(Exception):
-    """A frame that is not a message. It crashes the socket process of a real server."""
+ClientMessage: TypeAlias = PhoenixMessage
+"""A message sent by a client; ``payload`` is ``bytes`` if it was binary."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientMessage:
-    """A message sent by a client; ``payload`` is ``bytes`` if it was binary."""
-
-    join_ref: str | None
-    ref: str | None
-    topic: str
-    event: str
-    payload: Any
-
-
-def _decode(frame: Data) -> ClientMessage:
-    try:
-        if isinstance(frame, str):
-            join_ref, ref, topic, event, payload = json.loads(frame)
-            _check_fields(join_ref, ref, topic, event)
-            return ClientMessage(join_ref, ref, topic, event, payload)
-        kind, *lengths = struct.unpack_from("5B", frame)
-        if kind != 0 or len(frame) < 5 + sum(lengths):
-            raise _Malformed(f"not a push: {frame!r}")
-        fields, rest = [], frame[5:]
-        for length in lengths:
-            fields.append(rest[:length].decode())
-            rest = rest[length:]
-        return ClientMessage(fields[0] or None, fields[1] or None, fields[2], fields[3], rest)
-    except (ValueError, TypeError, RecursionError, struct.error) as error:
-        raise _Malformed(f"{frame!r:.200}: {error}") from error
-
-
-def _check_fields(join_ref: object, ref: object, topic: object, event: object) -> None:
-    names, refs = (topic, event), (join_ref, ref)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError("topic and event must be strings")
-    if not all(isinstance(one, str | None) for one in refs):
-        raise TypeError("refs must be strings or null")
-
-
-def _reply(join_ref: str | None, ref: str | None, topic: str, status: str, response: Any) -> Data:
-    if isinstance(response, bytes):
-        return _binary(1, (join_ref or "", ref or "", topic, status), response)
-    return _text(join_ref, ref, topic, "phx_reply", {"response": response, "status": status})
-
-
-def _push(
-    join_ref: str | None, topic: str, event: str, payload: Any, ref: str | None = None
-) -> Data:
-    # Only phx_close and phx_error carry a ref.
-    if isinstance(payload, bytes):
-        return _binary(0, (join_ref or "", topic, event), payload)
-    return _text(join_ref, ref, topic, event, payload)
-
-
-def _broadcast(topic: str, event: str, payload: Any) -> Data:
-    if isinstance(payload, bytes):
-        return _binary(2, (topic, event), payload)
-    return _text(None, None, topic, event, payload)
-
-
-def _text(*parts: Any) -> str:
-    return json.dumps(parts, separators=(",", ":"))
-
-
-def _binary(kind: int, fields: tuple[str, ...], payload: bytes) -> bytes:
-    encoded = [field.encode() for field in fields]
-    return bytes([kind, *map(len, encoded)]) + b"".join(encoded) + payload
-
-
-# Channels.
-
-
-class RefuseJoin(Exception):
+class RefuseJoin(JoinRefused):
     """Raise it in ``on_join`` to refuse the join with ``response``."""
 
-    def __init__(self, response: Any) -> None:
-        super().__init__(response)
-        self.response: Any = response
 
-
-class MockPhoenixChannel:
+class MockPhoenixChannel(Channel[None]):
     """A client's channel. Override the hooks; they may push, broadcast, stop and crash.
 
     The events of one channel are handled one at a time, those of different channels
     concurrently. As in Phoenix, a join blocks the client's whole connection, including heartbeats.
+    It is a :class:`trioglock.channels.Channel`, with the other methods of that class.
     """
 
-    def __init__(self, client: MockClient, topic: str, join_ref: str | None) -> None:
-        self.client: MockClient = client
-        """The connection; its ``peer`` is a :class:`MockPeer`."""
-        self.topic: str = topic
-        self.join_ref: str | None = join_ref
-        self.alive: bool = True
-        """False once the channel has stopped, crashed or been left."""
-        self.tracked: dict[str, dict[str, Any]] = {}
-        self._events, self._pending = trio.open_memory_channel[ClientMessage](MAX_PENDING)
-        self._scope = trio.CancelScope()
+    client: MockClient
+    """The connection; its ``peer`` is a :class:`MockPeer`."""
+    join_ref: str | None
 
     # Hooks.
 
@@ -165,8 +90,8 @@ class MockPhoenixChannel:
     async def on_event(self, event: str, payload: Any) -> Any:
         """Return the reply to a push: ``(status, response)``, a bare status, or None for no reply.
 
-        An exception crashes the channel, as an unknown event does on a real server. Default: raise
-        LookupError for every event.
+        A :data:`~trioglock.channels.ChannelResult` is allowed, too. An exception crashes the
+        channel, as an unknown event does on a real server. Default: raise LookupError.
 
         Args:
             event: the name of the event.
@@ -174,25 +99,39 @@ class MockPhoenixChannel:
         """
         raise LookupError(f"no function clause for {event!r}")
 
+    async def join(self, topic: str, payload: Any, user: MockClient) -> Any:
+        self.client, self.join_ref = user, self._attached.join.join_ref
+        response = await self.on_join(payload)
+        self.cast(None)
+        return response, None
+
+    async def handle_cast(self, message: Any, state: None) -> Any:
+        await self.on_joined()
+        return None, state
+
+    async def handle_in(self, event: str, payload: Any, state: None) -> Any:
+        result = await self.on_event(event, payload)
+        if isinstance(result, str):
+            result = Answer(result)
+        elif isinstance(result, tuple) and isinstance(result[0], str):
+            result = Answer(*result)
+        return result, state
+
     # Actions.
 
+    @property
+    def alive(self) -> bool:
+        """False once the channel has stopped, crashed or been left."""
+        return self._attached.join.state is not JoinState.ENDED
+
     async def push(self, event: str, payload: Any) -> None:
-        """Push an event to this client.
+        """Push any event to this client, at any time: before its join is answered, or too late.
 
         Args:
             event: the name of the event.
             payload: a JSON value, or bytes.
         """
-        await self.client.send(_push(self.join_ref, self.topic, event, payload))
-
-    async def broadcast(self, event: str, payload: Any) -> None:
-        """Push an event to every client on this topic, including this one.
-
-        Args:
-            event: the name of the event.
-            payload: a JSON value, or bytes.
-        """
-        await self.client.server.broadcast(self.topic, event, payload)
+        await self._send(None, event, payload)
 
     async def reply(self, ref: str | None, status: str, response: Any) -> None:
         """Send a reply manually, for example a late, duplicate or unknown one.
@@ -202,83 +141,41 @@ class MockPhoenixChannel:
             status: ``"ok"`` or ``"error"``.
             response: a JSON value, or bytes.
         """
-        await self.client.send(_reply(self.join_ref, ref, self.topic, status, response))
+        await self._send(ref, REPLY, {"response": response, "status": status})
+
+    async def _send(self, ref: str | None, event: str, payload: Any) -> None:
+        message = PhoenixMessage(self.join_ref, ref, self.topic, event, payload)
+        await self.client.send(self.client.serializer.encode(message))
 
     async def stop(self) -> None:
         """End the channel with ``phx_close``."""
-        await self._end("phx_close", {})
+        await self._end(self.client.machine.stopped, Stop())
 
     async def crash(self) -> None:
         """End the channel with ``phx_error``."""
-        await self._end("phx_error", self.client.server.crash_payload)
+        error = RuntimeError("crashed by the test")
+        await self._end(self.client.machine.crashed, HookError(error=error))
 
-    async def _end(self, event: str, payload: Any) -> None:
-        if self.alive:
-            ref = self.join_ref
-            # close() cancels the hooks of this channel, and the caller may be one of them.
-            with trio.CancelScope(shield=True):
-                await self.close()
-                await self.client.send(_push(ref, self.topic, event, payload, ref))
+    async def _end(self, end: Callable[[TopicJoin], Any], reason: Stop | HookError) -> None:
+        actor = self._attached
+        if actor.join.state is JoinState.JOINED:
+            actor._reply_all(end(actor.join))
+            actor.end_soon(reason, ignore)
+        await trio.lowlevel.checkpoint()
 
     async def track(self, key: str, *, diff_first: bool = False, **meta: Any) -> None:
         """Track the presence of this client, and send it the state.
 
         Args:
             key: the key of the presence.
-            diff_first: whether the diff is sent before the state, as real servers may do.
+            diff_first: whether the client receives a diff before the state, as real servers may do.
             meta: the fields of this client.
         """
+        presence = self.client.server._presence
+        await presence.track(self, key, meta)
         if diff_first:
-            await self._track(key, meta)
-        await self.push("presence_state", self.client.server.presences(self.topic))
-        if not diff_first:
-            await self._track(key, meta)
-
-    async def _track(self, key: str, meta: dict[str, Any]) -> None:
-        meta = {"phx_ref": self.client.server.new_ref(), **meta}
-        self.tracked[key] = meta
-        diff = {"joins": {key: {"metas": [meta]}}, "leaves": {}}
-        await self.broadcast("presence_diff", diff)
-
-    # Called by the connection.
-
-    async def close(self) -> None:
-        """End the channel without a message."""
-        if not self.alive:
-            return
-        self.alive = False
-        self.client.forget(self)
-        self._scope.cancel()
-        if self.tracked:
-            left = {key: {"metas": [meta]} for key, meta in self.tracked.items()}
-            self.tracked = {}
-            with trio.CancelScope(shield=True):
-                await self.broadcast("presence_diff", {"joins": {}, "leaves": left})
-
-    def post(self, message: ClientMessage) -> None:
-        """Queue the client's ``message`` for ``on_event``."""
-        self._events.send_nowait(message)
-
-    async def run(self) -> None:
-        """Handle events until the channel ends."""
-        with self._scope:
-            await self._call(self.on_joined)
-            async for message in self._pending:
-                await self._call(self._handle, message)
-
-    async def _call(self, fn: Callable[..., Awaitable[object]], *args: Any) -> None:
-        try:
-            await fn(*args)
-        except _GONE:
-            raise
-        except Exception:  # noqa: BLE001 - an exception of a hook crashes the channel
-            await self.crash()
-
-    async def _handle(self, message: ClientMessage) -> None:
-        answer = await self.on_event(message.event, message.payload)
-        if answer is not None:
-            status, response = (answer, {}) if isinstance(answer, str) else answer
-            await self.reply(message.ref, status, response)
+            latest = presence.list(self.topic)[key]["metas"][-1:]
+            await self.push(DIFF, {"joins": {key: {"metas": latest}}, "leaves": {}})
 
 
 class MockTopic(MockPhoenixChannel):
@@ -316,137 +213,203 @@ class MockTopic(MockPhoenixChannel):
         await self.push("hello", {"topic": self.topic})
 
     async def on_event(self, event: str, payload: Any) -> Any:
-        match event:
-            case "echo":
-                return "ok", payload
-            case "bare":
-                return "ok"
-            case "fail":
-                return "error", payload
-            case "silent":
-                return None
-            case "shout":
-                await self.broadcast("shout", payload)
-                return "ok"
-            case "back":
-                await self.push("back", payload)
-                return None
-            case "stop":
-                await self.stop()
-                return None
-            case _:
-                return await super().on_event(event, payload)
+        results = {
+            "echo": ("ok", payload),
+            "bare": "ok",
+            "fail": ("error", payload),
+            "silent": None,
+            "shout": (Broadcast("shout", payload), Answer("ok")),
+            "back": Push("back", payload),
+            "stop": Stop(),
+        }
+        return results[event] if event in results else await super().on_event(event, payload)
 
 
-# Connections.
+class _Peer(MockPeer):
+    """The server's end of a connection. The server receives the messages itself."""
+
+    connection: Connection[Any, Any]
+    outgoing: OutgoingFrames
+
+    def __init__(self, server: MockPhoenixServer, request: ConnectRequest) -> None:
+        self.server, self.request = server, request
+        self.received, self.sent = [], []
+        offered = ",".join(request.headers.get_all("Sec-WebSocket-Protocol"))
+        self.subprotocols = tuple(name.strip() for name in offered.split(",") if name)
+        pairs = request.headers.pairs()
+        self.request_headers = Headers(
+            [one for one in pairs if not one[0].lower().startswith(OF_THE_HANDSHAKE)]
+        )
+
+    def start(self, socket: MockClient, info: ConnectionInfo) -> None:
+        """Start using a connection, whose handshake has not been answered."""
+        self.connection, self.outgoing = socket.connection, socket.outgoing
+        self.path = f"/{info.url.split('/', 3)[3]}"
+        link: Any = self.connection._writer._link
+        headers = self.server._accept_headers.pairs()
+        added = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        link._response = link._response[:-2] + f"{added}\r\n".encode("latin-1")
+        link._encoder = _RecordingEncoder(self.sent)
+        self.stream = link._stream
+
+    @property
+    def closed(self) -> Close | None:
+        return self.connection._session.close_state.received
+
+    async def _receive(self) -> Data:
+        await self.connection.wait_closed()
+        raise ConnectionClosed(None)
+
+    async def send(self, *messages: Data) -> None:
+        for message in messages:
+            await self.outgoing.send_in_turn(message)
+
+    async def ping(self) -> None:
+        await self.connection.ping()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        await self.connection.aclose(code, reason)
+
+    async def abort(self) -> None:
+        self.connection.abort()
+        await trio.lowlevel.checkpoint()
 
 
-class MockClient:
-    """A connected client: the counterpart of the socket process of a Phoenix server.
+OF_THE_HANDSHAKE = ("connection", "host", "sec-websocket-", "upgrade")
 
-    Args:
-        server: the server of the connection.
-        peer: the connection.
-        params: the params of the URL, without ``vsn``.
-        token: the ``auth_token``, or None.
-    """
 
-    def __init__(
-        self, server: MockPhoenixServer, peer: MockPeer, params: dict[str, str], token: str | None
-    ) -> None:
-        self.server: MockPhoenixServer = server
-        self.peer: MockPeer = peer
-        self.params: dict[str, str] = params
-        self.token: str | None = token
-        self.channels: dict[str, MockPhoenixChannel] = {}
-        """The channels that are alive, by topic."""
+class _RecordingEncoder(Encoder):
+    """Adds the messages that a connection sends to a list."""
+
+    def __init__(self, sent: list[Data]) -> None:
+        super().__init__(mask=False, deflate=None)
+        self._sent = sent
+
+    def encode_single(self, frame: Frame) -> bytes:
+        return b""  # leaves it to encode_buffers
+
+    def encode_buffers(self, frames: Sequence[Frame]) -> list[Buffer]:
+        messages = [getattr(frame, "message", frame) for frame in frames]
+        self._sent += [one for one in messages if isinstance(one, str | bytes)]
+        return super().encode_buffers(frames)
+
+
+class MockClient(ChannelsSocket):
+    """A connected client: the counterpart of the socket process of a Phoenix server."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._peer: _Peer = self.user
+        self.user = self
+        self.server: MockPhoenixServer = self._peer.server
+        self.peer: MockPeer = self._peer
+        """The server's end of the connection."""
+        self.params: dict[str, str] = dict(self._peer.request.params)
+        """The params of the URL, without ``vsn``."""
+        self.token: str | None = self._peer.request.token
+        """The ``auth_token``, or None."""
         self.received: list[ClientMessage] = []
         """All received messages, oldest first, including heartbeats."""
-        self._nursery: trio.Nursery
+        machine = _MockMachine(self.machine._is_topic, self.machine._max_topics)
+        machine.client = self
+        self.machine: ServerMachine = machine
+        self._joining = TopicJoin("", None, None, None)  # the latest join
+        self._joining.state = JoinState.ENDED
+        self._waiting: deque[PhoenixMessage] = deque()
+
+    @property
+    def channels(self) -> dict[str, Any]:
+        """The channels that are alive, by topic."""
+        return {
+            topic: self.actors[join]._channel
+            for topic, join in self.machine.joins.items()
+            if join.state is JoinState.JOINED
+        }
 
     async def send(self, frame: Data) -> None:
         """Send ``frame`` unchanged."""
         await self.peer.send(frame)
 
-    def forget(self, channel: MockPhoenixChannel) -> None:
-        """Remove ``channel``, which has ended."""
-        if self.channels.get(channel.topic) is channel:
-            del self.channels[channel.topic]
+    # Hooks of the connection.
 
-    async def run(self) -> None:
-        """Handle messages until the client disconnects or sends a malformed one."""
-        async with trio.open_nursery() as self._nursery:
-            try:
-                while True:
-                    message = _decode(await self.peer.receive())
-                    self.received.append(message)
-                    await self._handle(message)
-            except _Malformed:
-                await self.peer.close(1011)
-            except (AssertionError, ConnectionClosed):
-                pass  # the client has closed
-            finally:
-                self._nursery.cancel_scope.cancel()
-                for channel in list(self.channels.values()):
-                    await channel.close()
+    def init_stream(self, info: ConnectionInfo) -> None:
+        super().init_stream(info)
+        self._peer.start(self, info)
 
-    async def _handle(self, message: ClientMessage) -> None:
-        channel = self.channels.get(message.topic)
-        match message:
-            case ClientMessage(topic="phoenix", event="heartbeat"):
-                await self.server.on_heartbeat(self, message.ref)
-            case ClientMessage(event="phx_join"):
-                await self._join(message, channel)
-            case ClientMessage(event="phx_leave"):
-                await self._leave(message, channel)
-            case _ if channel is None:
-                await self.send(_reply(None, message.ref, message.topic, "error", UNMATCHED))
-            case _ if self.server.accepts(message.join_ref, channel.join_ref):
-                channel.post(message)
+    def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:
+        self.server.clients.append(self)
+        self.server.peers.append(self.peer)
+        self.server._connected.unpark_all()
+        return super().handle_connect(info, state)
 
-    async def _join(self, message: ClientMessage, old: MockPhoenixChannel | None) -> None:
-        topic, join_ref, ref = message.topic, message.join_ref, message.ref
-        kind = self.server.kind_of(topic)
-        if kind is None:
-            await self.send(_reply(None, ref, topic, "error", UNMATCHED))
-            return
-        if old is None and len(self.channels) >= self.server.max_channels:
-            too_many = {"reason": "too many channels joined"}
-            await self.send(_reply(join_ref, ref, topic, "error", too_many))
-            return
-        channel = kind(self, topic, join_ref)
+    def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:
+        self.peer.received.append(frame)
+        return super().handle_receive(frame, state)
+
+    async def terminate(self, reason: Disconnect, state: None) -> None:
         try:
-            status, response = "ok", await channel.on_join(message.payload)
-        except RefuseJoin as refusal:
-            status, response = "error", refusal.response
-        except Exception:  # noqa: BLE001 - an exception of a hook makes the join crash
-            status, response = "error", {"reason": "join crashed"}
-        if old is not None:
-            await old.close()
-        if status == "ok":
-            self.channels[topic] = channel
-        await self.send(_reply(join_ref, ref, topic, status, response))
-        if old is not None:
-            await self.send(_push(old.join_ref, topic, "phx_close", {}, old.join_ref))
-        if status == "ok":
-            self._nursery.start_soon(self._run, channel)
+            await super().terminate(reason, state)
+        finally:
+            if self in self.server.clients:
+                self.server.clients.remove(self)
+                self.server.past_clients.append(self)
 
-    async def _run(self, channel: MockPhoenixChannel) -> None:
-        with suppress(*_GONE):  # run() handles the end of the connection
-            await channel.run()
+    # Messages.
 
-    async def _leave(self, message: ClientMessage, channel: MockPhoenixChannel | None) -> None:
-        topic, ref = message.topic, message.ref
-        if channel is None or not self.server.accepts(message.join_ref, channel.join_ref):
-            await self.send(_reply(message.join_ref, ref, topic, "ok", {}))
+    def receive(self, message: PhoenixMessage) -> None:
+        self.received.append(message)
+        self._waiting.append(message)
+        self._handle_waiting()
+
+    def _handle_waiting(self) -> None:
+        # As in Phoenix, and unlike in the real server, a join blocks all messages.
+        while self._waiting and self._joining.state is not JoinState.JOINING:
+            self._handle(self._waiting.popleft())
+
+    def _handle(self, message: PhoenixMessage) -> None:
+        topic, event, join = message.topic, message.event, self.machine.joins.get(message.topic)
+        if topic == PHOENIX and event == HEARTBEAT and not self.server.answers_heartbeats:
             return
-        await channel.close()
-        join_ref = channel.join_ref
-        await self.send(_reply(join_ref, ref, topic, "ok", {}))
-        await self.send(_push(join_ref, topic, "phx_close", {}, join_ref))
+        if join is not None and event != JOIN:
+            if self.server.version == "1.7":
+                message = replace(message, join_ref=join.join_ref)
+            elif message.join_ref is None and join.join_ref is not None:
+                return  # as in Phoenix 1.8.3 to 1.8.11, the strictest versions
+        super().receive(message)
+        if event == JOIN:
+            self._joining = self.machine.joins.get(topic, self._joining)
+
+    def join_ended(self) -> None:
+        """Handle the messages that have waited, after the reply to the join."""
+
+        async def handle() -> None:
+            self._handle_waiting()
+
+        if self._waiting:
+            with suppress(ConnectionEnded):
+                self.connection.start_soon(handle)
 
 
-# The server.
+class _MockMachine(ServerMachine):
+    client: MockClient
+
+    def joined(self, join: TopicJoin, response: Any) -> tuple[PhoenixMessage, ...]:
+        self.client.join_ended()
+        return super().joined(join, response)
+
+    def refused(self, join: TopicJoin, response: Any = None) -> tuple[PhoenixMessage, ...]:
+        self.client.join_ended()
+        return super().refused(join, response)
+
+    def crashed(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
+        messages = super().crashed(join)
+        if self.client.server.version == "1.7":
+            messages = tuple([replace(message, payload={}) for message in messages])
+        return messages
+
+
+class _MockChannels(Channels):
+    _socket_class = MockClient
 
 
 class MockPhoenixServer(MockServer):
@@ -463,8 +426,9 @@ class MockPhoenixServer(MockServer):
             await server.broadcast("room:1", "shout", {"m": "hi"})
 
     Args:
-        channels: the channel class for each topic pattern, such as ``"room:*"``; the first match
-            applies. By default, ``room:*`` is a :class:`MockTopic`.
+        channels: the :class:`MockPhoenixChannel` or other :class:`trioglock.channels.Channel` for
+            each topic pattern: a topic, or a prefix and a final ``*`` such as ``"room:*"``. The
+            first match applies. By default, ``room:*`` is a :class:`MockTopic`.
         version: the version of Phoenix. 1.7 delivers a push with a stale or missing ``join_ref``,
             1.8 drops it silently; 1.8 sends the reason for a crash, and supports ``auth_token``.
         authorize: called with the params and the ``auth_token`` (or None) of a handshake; False
@@ -476,7 +440,7 @@ class MockPhoenixServer(MockServer):
 
     def __init__(
         self,
-        channels: Mapping[str, type[MockPhoenixChannel]] | None = None,
+        channels: Mapping[str, type[Channel[Any]]] | None = None,
         *,
         version: Literal["1.7", "1.8"] = "1.8",
         authorize: Authorize = lambda _params, _token: True,
@@ -484,24 +448,48 @@ class MockPhoenixServer(MockServer):
         ssl_context: ssl.SSLContext | None = None,
         memory: bool = False,
     ) -> None:
-        super().__init__(self._serve_client, ssl_context=ssl_context, memory=memory)
+        super().__init__(ssl_context=ssl_context, memory=memory)
         self.version: str = version
-        self.max_channels: int = max_channels
         self.clients: list[MockClient] = []
         """The connected clients, oldest first."""
         self.past_clients: list[MockClient] = []
         """The clients that have disconnected."""
         self.answers_heartbeats: bool = True
         """Set it to False to simulate a dead server."""
-        self._channels = dict(channels or {"room:*": MockTopic})
         self._authorize = authorize
-        self._refs = itertools.count(1)
         self._connected = trio.lowlevel.ParkingLot()
+        self._listener = MemoryListener()
+        self._channels = _MockChannels(
+            channels or {"room:*": MockTopic},
+            hub=Hub(max_queue=MAX_QUEUE),
+            connect=self._connect,
+            max_topics=max_channels,
+        )
 
-    async def __aenter__(self) -> MockPhoenixServer:
-        await super().__aenter__()
+    async def _start(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self._channels.hub)
+        tcp = [] if self._memory else await open_tcp("127.0.0.1", 0)
+        server = await stack.enter_async_context(
+            serve(
+                self._channels.socket,
+                listeners=[self._listener, *tcp],
+                ssl_context=self._ssl_context,
+                process_request=self._reject_next,
+                select_subprotocol=None if self.version == "1.8" else lambda *_: None,
+                compression=None,
+                max_size=self._max_message_size,
+                ping_interval=None,
+                write_timeout=None,
+            )
+        )
+        stack.callback(server.abort)
+        if tcp:
+            scheme = "ws" if self._ssl_context is None else "wss"
+            self.url = f"{scheme}://127.0.0.1:{server.port}/"
         self.url: str = f"{self.url}socket"
-        return self
+
+    async def open_stream(self) -> trio.abc.Stream:
+        return await self._listener.open_stream()
 
     # Called by tests.
 
@@ -516,18 +504,16 @@ class MockPhoenixServer(MockServer):
         return self.clients[number]
 
     async def broadcast(self, topic: str, event: str, payload: Any) -> None:
-        """Push an event to every client that has joined the topic.
+        """Push any event to every client that has joined the topic.
 
         Args:
             topic: the topic, such as ``"room:1"``.
             event: the name of the event.
             payload: a JSON value, or bytes.
         """
-        frame = _broadcast(topic, event, payload)
-        for client in list(self.clients):
-            if topic in client.channels:
-                with suppress(*_GONE):
-                    await client.send(frame)
+        index = self._channels._index
+        index.deliver_local(topic, index.serializer.encode_broadcast(topic, event, payload))
+        await trio.lowlevel.checkpoint()
 
     async def disconnect(self, code: int = 1001) -> None:
         """Disconnect all clients concurrently, like ``Endpoint.broadcast(id, "disconnect", %{})``.
@@ -537,88 +523,25 @@ class MockPhoenixServer(MockServer):
         Args:
             code: the code of the Close frames; Phoenix 1.7 uses 1000 or 1011, 1.8 uses 1001.
         """
-        await run_for_each([client.peer for client in self.clients], MockPeer.close, code)
+        await run_for_each([client.peer for client in self.clients], _Peer.close, code)
 
     async def kill(self) -> None:
         """Break every connection without a Close frame."""
         for client in list(self.clients):
             await client.peer.abort()
 
-    # Called by clients.
+    # The real server.
 
-    @property
-    def crash_payload(self) -> dict[str, str]:
-        """The payload of ``phx_error``."""
-        return {} if self.version == "1.7" else {"reason": "channel_crash"}
+    @cached_property
+    def _presence(self) -> Presence:
+        return Presence(self._channels)  # from the first use on, because it has a task
 
-    def kind_of(self, topic: str) -> type[MockPhoenixChannel] | None:
-        """Return the channel class for ``topic``, or None if there is none."""
-        found = (kind for pattern, kind in self._channels.items() if fnmatchcase(topic, pattern))
-        return next(found, None)
-
-    def accepts(self, join_ref: str | None, current: str | None) -> bool:
-        """Whether a push with ``join_ref`` reaches a channel whose join_ref is ``current``."""
-        return self.version == "1.7" or join_ref == current
-
-    def presences(self, topic: str) -> dict[str, Any]:
-        """Return the presence state of ``topic``."""
-        found: dict[str, Any] = {}
-        for client in self.clients:
-            channel = client.channels.get(topic)
-            for key, meta in channel.tracked.items() if channel else ():
-                found.setdefault(key, {"metas": []})["metas"].append(meta)
-        return found
-
-    def new_ref(self) -> str:
-        """Return a new ``phx_ref`` for a presence."""
-        return f"F{next(self._refs)}"
-
-    async def on_heartbeat(self, client: MockClient, ref: str | None) -> None:
-        """Answer the heartbeat ``ref`` of ``client`` if :attr:`answers_heartbeats` is True."""
-        if self.answers_heartbeats:
-            await client.send(_reply(None, ref, "phoenix", "ok", {}))
-
-    # Connections.
-
-    async def _answer(self, request: WebSocketRequest, stream: trio.abc.Stream) -> None:
+    def _reject_next(self, _: Request) -> Response | None:
         if not self._rejections:
-            status = self._refusal(request.path, request.proposed_subprotocols)
-            if status:
-                self.reject(status)
-        offered = "phoenix" in request.proposed_subprotocols and self.version != "1.7"
-        self._subprotocol = "phoenix" if offered else None
-        await super()._answer(request, stream)
+            return None
+        rejection = self._rejections.pop(0)
+        return Response(rejection.status, rejection.body, rejection.headers)
 
-    def _refusal(self, path: str, subprotocols: Sequence[str]) -> int:
-        """Return the status that refuses a handshake, or 0."""
-        if not path.partition("?")[0].endswith("/websocket"):
-            return 404
-        params = _params(path)
-        # Without vsn, real servers use an older protocol; this server supports only 2.0.0.
-        if params.pop("vsn", "") != "2.0.0":
-            return 403
-        return 0 if self._authorize(params, _token(subprotocols)) else 403
-
-    async def _serve_client(self, peer: MockPeer) -> None:
-        params = _params(peer.path)
-        del params["vsn"]
-        client = MockClient(self, peer, params, _token(peer.subprotocols))
-        self.clients.append(client)
-        self._connected.unpark_all()
-        try:
-            await client.run()
-        finally:
-            self.clients.remove(client)
-            self.past_clients.append(client)
-
-
-def _params(path: str) -> dict[str, str]:
-    return dict(parse_qsl(path.partition("?")[2], keep_blank_values=True))
-
-
-def _token(subprotocols: Sequence[str]) -> str | None:
-    for name in subprotocols:
-        if name.startswith(TOKEN_PREFIX):
-            encoded = name.removeprefix(TOKEN_PREFIX)
-            return base64.b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
-    return None
+    def _connect(self, request: ConnectRequest) -> _Peer | None:
+        accepted = self._authorize(dict(request.params), request.token)
+        return _Peer(self, request) if accepted else None

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import trio
 import trio.testing
@@ -236,14 +236,17 @@ class MockServer:
         self._accepted, self._waiting = trio.open_memory_channel[MockPeer](MAX_QUEUE)
         self._current: MockPeer | None = None
 
-    async def __aenter__(self) -> MockServer:
+    async def __aenter__(self) -> Self:
         require_trio(f"{type(self).__name__}(...)")
         async with AsyncExitStack() as stack:
-            self._nursery = await stack.enter_async_context(open_scope())
-            if not self._memory:
-                self.url = await self._listen()
+            await self._start(stack)
             self._stack = stack.pop_all()
         return self
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        self._nursery = await stack.enter_async_context(open_scope())
+        if not self._memory:
+            self.url = await self._listen()
 
     async def __aexit__(self, *exc_info: Any) -> None:
         await self._stack.__aexit__(*exc_info)

@@ -318,6 +318,7 @@ async def test_an_exception_of_a_callback_ends_the_client() -> None:
             with pytest.raises(Disconnected):
                 while True:
                     await handle.call(lambda t: None)
+        await trio.testing.wait_all_tasks_blocked()
         closed = server.past_clients[0].peer.closed
         assert closed is not None
         assert closed.code == 1011

@@ -12,7 +12,7 @@ import trio
 from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
 from trioglock import Connection, ConnectionClosedError, HandshakeRefused, connect
 from trioglock.protocols import phoenix
-from trioglock.testing import MockPhoenixServer
+from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
 
 pytestmark = MOCK_CLOCK
 
@@ -105,6 +105,45 @@ async def test_leaving_is_answered() -> None:
         )
 
 
+async def test_refs_may_be_numbers() -> None:
+    """Phoenix does not look at them."""
+    async with raw() as conn:
+        welcome = '{"response":{"welcome":"room:1"},"status":"ok"}'
+        await exchange(
+            conn, '["1",2,"room:1","phx_join",{}]', f'["1",2,"room:1","phx_reply",{welcome}]'
+        )
+
+
+@pytest.mark.parametrize("end", ["ok", "error"])
+async def test_a_slow_join_blocks_all_messages(end: str) -> None:
+    """They are answered after it; a second join of the topic follows the first."""
+
+    class Slow(MockPhoenixChannel):
+        async def on_join(self, payload: Any) -> Any:
+            await trio.sleep(20)
+            if end == "error":
+                raise RefuseJoin({})
+            return {}
+
+    async with raw(channels={"slow": Slow, "room:*": MockTopic}) as conn:
+        reply = f'"phx_reply",{{"response":{{}},"status":"{end}"}}]'
+        await conn.send('["1","1","slow","phx_join",{}]')
+        await conn.send('[null,"2","phoenix","heartbeat",{}]')
+        await conn.send('["3","3","slow","phx_join",{}]')
+        await conn.send('[null,"4","phoenix","heartbeat",{}]')
+        got = [await conn.receive(), await conn.receive()]
+        assert trio.current_time() == pytest.approx(20)
+        got += [await conn.receive() for _ in range(3 if end == "ok" else 2)]
+        assert trio.current_time() == pytest.approx(40)
+        assert got == [
+            f'["1","1","slow",{reply}',
+            '[null,"2","phoenix","phx_reply",{"response":{},"status":"ok"}]',
+            f'["3","3","slow",{reply}',
+            *(['["1","1","slow","phx_close",{}]'] if end == "ok" else []),
+            '[null,"4","phoenix","phx_reply",{"response":{},"status":"ok"}]',
+        ]
+
+
 @pytest.mark.parametrize("join_ref", ['"0"', "null"])
 @pytest.mark.parametrize("version", ["1.7", "1.8"])
 async def test_a_stale_or_absent_join_ref(version: Any, join_ref: str) -> None:
@@ -163,7 +202,6 @@ async def test_the_fixture_of_the_plugin(mock_phoenix_server: MockPhoenixServer)
     "frame",
     [
         '[[],{},"room:1","phx_join",{}]',
-        '["1",2,"room:1","phx_join",{}]',
         '["1","1",["x"],"phx_join",{}]',
         '["1","1","room:1",{"x":1},{}]',
         "[" * 100_000,

@@ -55,7 +55,7 @@ async def test_24_heartbeats_of_the_old_connection_do_not_affect_the_new_one() -
         server.answers_heartbeats = True
         client = await server.client()
         late = next(m for m in server.past_clients[0].received if m.event == "heartbeat")
-        await server.on_heartbeat(client, late.ref)
+        await client.send(reply(f"{late.ref}", "null", "phoenix"))
         await trio.sleep(120)
         assert channel.join_count == 2
         assert len(server.past_clients) == 1
@@ -410,5 +410,8 @@ async def test_1000_topics_on_one_socket(memory: bool) -> None:
 
 
 async def test_the_default_channel_of_the_mock_server() -> None:
-    assert MockPhoenixServer().kind_of("room:1") is MockTopic
-    assert MockPhoenixServer().kind_of("nope:1") is None
+    async with connected() as (server, socket):
+        await socket.join("room:1")
+        assert type((await server.client()).channels["room:1"]) is MockTopic
+        with pytest.raises(JoinRefused, match="unmatched topic"):
+            await socket.join("nope:1")
