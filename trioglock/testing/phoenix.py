@@ -463,6 +463,8 @@ class MockPhoenixServer(MockServer):
             hub=Hub(max_queue=MAX_QUEUE),
             connect=self._connect,
             max_topics=max_channels,
+            message_rate=None,
+            join_rate=None,
         )
 
     async def _start(self, stack: AsyncExitStack) -> None:
