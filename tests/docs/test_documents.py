@@ -175,6 +175,12 @@ def test_options_in_the_migration_guide_exist() -> None:
     assert named <= known
 
 
+def test_every_difference_from_phoenix_has_a_reason() -> None:
+    rows = Page("docs/channels.md").rows("Differences from Phoenix")
+    assert len(rows) > 15
+    assert [row for row in rows if len(row) != 3 or not all(row)] == []
+
+
 GLOCK = """
 use Glock.Socket Glock.Stream Feed.stream opts start_link host port path headers
 init_stream conn protocols handle_push handle_send handle_receive push push_async frame state
