@@ -450,23 +450,25 @@ class ChannelActor:
         if kind == LEAVE:
             self._leave(ref)
             return None
-        name = f"{self.hooks.name}.{kind}"
+        hooks, channel, state = self.hooks, self._channel, self._state
+        name = hooks.in_name
         try:
             hook: Callable[..., Any]
-            arguments: tuple[Any, ...]
+            arguments: tuple[Any, ...] = (event, payload, state)
             if kind == IN:
-                hook, is_async, name = self.hooks.find(self._channel, event)
-                if self.hooks.router is None:
-                    arguments = (event, payload, self._state)
+                if hooks.router is None:
+                    hook, is_async = channel.handle_in, hooks.in_is_async
                 else:
-                    arguments = (ClientEvent(event, payload, self._channel), self._state)
+                    hook, is_async, name = hooks.find(hooks.router, event)
+                    arguments = (ClientEvent(event, payload, channel), state)
                 self._ref, self._ref_is_valid, self._ref_is_taken = ref, True, False
             elif kind == OUT:
-                hook, is_async = self._channel.handle_out, self.hooks.out_is_async
-                arguments = (event, payload, self._state)
+                name = f"{hooks.name}.{OUT}"
+                hook, is_async = channel.handle_out, hooks.out_is_async
             else:
-                hook, is_async = self._channel.handle_cast, self.hooks.cast_is_async
-                arguments = (payload, self._state)
+                name = f"{hooks.name}.{CAST}"
+                hook, is_async = channel.handle_cast, hooks.cast_is_async
+                arguments = (payload, state)
             if is_async:
                 return partial(self._run_async, job, name, hook, arguments)
             result, self._state = split_outcome(name, hook(*arguments))
@@ -546,7 +548,7 @@ class ChannelActor:
         """Give up answering a push whose ref was not kept."""
         if job.kind == IN:
             self._ref_is_valid = False
-            if not self._ref_is_taken:
+            if self.join.refs and not self._ref_is_taken:
                 self._machine.forget(self.join, job.ref)
 
     def _reply_all(self, messages: Iterable[PhoenixMessage | None]) -> None:

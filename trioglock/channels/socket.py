@@ -217,9 +217,10 @@ class ChannelsSocket(Socket[None, Any]):
             self._run(output)
 
     def _run(self, output: Output) -> None:
+        if isinstance(output, CallHandleIn):  # the usual case; a match would cost more
+            self.actors[output.join].handle_in(output.ref, output.event, output.payload)
+            return
         match output:
-            case CallHandleIn(join, ref, event, payload):
-                self.actors[join].handle_in(ref, event, payload)
             case PhoenixMessage():
                 self.outgoing.reply(self.serializer.encode(output))
             case CallLeave(join, ref):
