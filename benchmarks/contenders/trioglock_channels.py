@@ -56,7 +56,7 @@ class TrioglockChannels(ChannelsHosting):
                 return {}, None
 
         hub = Hub()
-        channels = Channels({"room:*": Room, "here:*": Here}, hub=hub)
+        channels = Channels({"room:*": Room, "here:*": Here}, hub=hub, message_rate=None)
         presence = Presence(channels)
         shout = {"text": payload(job.size).decode()}
 

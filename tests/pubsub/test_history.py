@@ -465,7 +465,7 @@ async def test_ids_are_pairs_of_numbers(autojump_clock: MockClock) -> None:
     """They are ordered as in Redis, and the second number is optional."""
     assert parse_id("100-9") < parse_id("100-10") < parse_id("101")
     assert [id_before(one) for one in ("5-3", "5-0", "0-0")] == ["5-2", f"4-{2**64 - 1}", "0-0"]
-    history = MemoryHistory(10, None)
+    history = MemoryHistory()
     for bad in ("", "-1", "a-b", "1-1-1", "٣-1", "9" * 30):
         with pytest.raises(InvalidOption, match="is not the id"):
             await history.after(bad, ChannelFilter("x"), 10)

@@ -52,13 +52,14 @@ from trioglock.channels import (
     ChannelResult,
     Channels,
     ConnectRequest,
+    History,
     Left,
     Push,
     Rejoined,
 )
 from trioglock.channels import Stop as StopChannel
 from trioglock.codecs import JSON, Msgpack
-from trioglock.pubsub import Hub
+from trioglock.pubsub import Gap, Hub
 from trioglock.routing import EventSocket
 
 
@@ -330,6 +331,7 @@ class Room(Channel[Count]):
     """The hooks of a channel, plain and async."""
 
     intercept = ("shout",)
+    history = History(size=100, seconds=3600, id_field="event_id")
 
     async def join(self, topic: str, payload: Any, user: str) -> tuple[Any, Count]:
         assert_type(self.topic, str)
@@ -347,7 +349,9 @@ class Room(Channel[Count]):
         await self.broadcast("text", b"binary")
         return Push(event, payload), state
 
-    def terminate(self, reason: Left | Rejoined | StopChannel | Disconnect, state: Count) -> None:
+    def terminate(
+        self, reason: Left | Rejoined | StopChannel | Gap | Disconnect, state: Count
+    ) -> None:
         print(reason, state)
 
 

@@ -4,7 +4,9 @@ from ..protocols.phoenix.errors import ChannelClosed
 from .blocking_broadcast import broadcast, disconnect
 from .channel import Channel, ClientEvent
 from .channels import Channels
+from .credentials import Credentials
 from .handshake import ConnectRequest
+from .history import History
 from .presence import Presence
 from .results import Answer, Broadcast, ChannelResult, JoinRefused, Left, Push, Rejoined, Stop
 
@@ -17,6 +19,8 @@ __all__ = [
     "Channels",
     "ClientEvent",
     "ConnectRequest",
+    "Credentials",
+    "History",
     "JoinRefused",
     "Left",
     "Presence",

@@ -20,11 +20,20 @@ from .._redact import shorten
 from ..connection import Connection
 from ..connection.mailbox import run_now
 from ..disconnect import HookError
-from ..errors import BadHookResult, ConnectionClosed, EncodeError, UsageError
+from ..errors import (
+    BadHookResult,
+    BrokerError,
+    BrokerUnavailable,
+    ConnectionClosed,
+    EncodeError,
+    UsageError,
+)
 from ..frames import Data
+from ..gap import Gap
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.message import PhoenixMessage, check_event
 from .channel import Channel, ChannelHookTable, ClientEvent, split_outcome
+from .history import GAP
 from .machine import JoinState, ServerMachine, TopicJoin
 from .outgoing import OutgoingFrames
 from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
@@ -40,6 +49,10 @@ _logger = logging.getLogger("trioglock.channels")
 MAX_PENDING = 1024
 """Maximum number of messages that wait for the hooks of one join."""
 
+MAX_PENDING_SIZE = 2**22
+"""Total size of the frames of one client whose messages wait for hooks, beyond which no other push
+waits."""
+
 JOBS_PER_TURN = 64
 """A task that runs only plain hooks lets other tasks run after this many of them."""
 
@@ -50,6 +63,7 @@ PUBLISH_SECONDS = 10.0
 """Seconds that publishing the broadcast of a hook may take."""
 
 OVERLOADED = {"reason": "too many messages are waiting"}
+NO_HISTORY = {"reason": "the history cannot be read"}
 
 TERMINATED = Left()
 """The reason of an actor whose ``terminate`` has begun. It stands for the actual one."""
@@ -63,6 +77,8 @@ class _Job(NamedTuple):
     ref: str | None
     event: str
     payload: Any
+    size: int = 0
+    """The size of the frame, if the client has sent it."""
 
 
 class _Pending(NamedTuple):
@@ -89,6 +105,7 @@ class ChannelActor:
         "_channel",
         "_end_callbacks",
         "_hub_channel",
+        "_idle",
         "_jobs",
         "_on_end",
         "_reason",
@@ -124,6 +141,7 @@ class ChannelActor:
         self._jobs: deque[_Job] | None = None  # as long as none waits
         self._busy = True  # until the client has joined
         self._scope: trio.CancelScope | None = None  # of the task
+        self._idle: trio.Event | None = None  # set when the task ends
         self._on_end: Callable[[], object] | None = None
         self._reason: EndReason | None = None
         self._terminated = False
@@ -167,7 +185,8 @@ class ChannelActor:
         """
         if self.join.state is JoinState.ENDED:
             return
-        if self.hooks.join_is_async:
+        history = self.hooks.history
+        if self.hooks.join_is_async or (history is not None and history.is_wanted(payload)):
             self._start_task(partial(self._join, kind, payload))
         else:
             run_now(self._join(kind, payload))
@@ -175,14 +194,21 @@ class ChannelActor:
                 self._continue()
 
     async def _join(self, kind: type[Channel[Any]], payload: Any) -> None:
-        """Run ``join``. This does not suspend if the hook is plain."""
+        """Run ``join``. This does not suspend if the hook is plain and no history is wanted."""
+        hooks, history = self.hooks, self.hooks.history
         try:
+            after = None if history is None else history.parse_join(payload)
             channel = self._channel = kind()
             channel._actor = self  # noqa: SLF001 - part of the package
             returned: Any = channel.join(self.join.topic, payload, self._socket.user)
-            if self.hooks.join_is_async:
+            if hooks.join_is_async:
                 returned = await returned
-            response, state = split_outcome(f"{self.hooks.name}.join", returned, "response")
+            response, state = split_outcome(f"{hooks.name}.join", returned, "response")
+            if not (history is None or isinstance(response, dict)):
+                raise BadHookResult(
+                    f"{hooks.name}.join must return a dict as the response, because the class has "
+                    f"a history, not {shorten(response)}"
+                )
         except JoinRefused as refusal:
             self._refuse(refusal.response)
         except Exception:
@@ -192,27 +218,45 @@ class ChannelActor:
             self._forget()
             raise
         else:
-            self._set_joined(state, response)
+            self._state, self.has_joined = state, True
+            error: Exception | None = None
+            if history is not None and history.is_wanted(payload) and self._reason is None:
+                try:
+                    if await self._socket.index.start_replay(self, after):
+                        response = {**response, GAP: True}
+                except Exception as failure:
+                    error = failure
+            self._set_joined(response, error)
 
-    def _set_joined(self, state: Any, response: Any) -> None:
-        self._state, self.has_joined = state, True
+    def _set_joined(self, response: Any, error: Exception | None) -> None:
         messages = self._machine.joined(self.join, response)
         if not messages:
             return  # it has ended in the meantime, and terminate runs next
         reply, *others = messages
         try:
+            if error is not None:
+                raise error
             self._socket.index.join(self)
             self._reply(reply)
-        except Exception as error:
+        except (BrokerUnavailable, BrokerError) as failure:
+            _logger.warning("the history of %r cannot be read: %s", self.join.topic, failure)
+            self._fail_join(NO_HISTORY, others, failure)
+            return
+        except Exception as failure:
             self._log_join()
-            self._reply_all([self._machine.join_crashed(self.join), *others])
-            self._return_jobs()
-            self._set_ended(HookError(error=error))
+            self._fail_join(None, others, failure)
             return
         self._reply_all(others)
         callbacks, self._start_callbacks = self._start_callbacks, ()
         for callback in callbacks:
             callback()
+        self._socket.index.send_replay(self)
+
+    def _fail_join(self, response: Any, others: list[PhoenixMessage], error: Exception) -> None:
+        """End a channel whose ``join`` was successful."""
+        self._reply_all([self._machine.join_crashed(self.join, response), *others])
+        self._return_jobs()
+        self._set_ended(HookError(error=error))
 
     def _refuse(self, response: Any) -> None:
         messages = self._machine.refused(self.join, response)
@@ -234,8 +278,7 @@ class ChannelActor:
 
     def _return_jobs(self) -> None:
         """Answer the messages that have waited for a join that has failed."""
-        jobs, self._jobs = self._jobs, None
-        for kind, ref, event, payload in jobs or ():
+        for kind, ref, event, payload, _ in self._drop_jobs():
             if kind in (IN, LEAVE):
                 self._socket.receive(
                     PhoenixMessage(self.join.join_ref, ref, self.join.topic, event, payload)
@@ -246,7 +289,7 @@ class ChannelActor:
         job = _Job(IN, ref, event, payload)
         if not self._busy:
             self._run_now(job)
-        elif not self._add(job):
+        elif not self._add_push(job):
             self._reply(self._machine.answer(self.join, ref, "error", OVERLOADED))
 
     def handle_out(self, event: str, payload: Any) -> None:
@@ -258,6 +301,25 @@ class ChannelActor:
             # Dropping the broadcast would be silent; after the error the client joins again.
             self._fail(f"{self.hooks.name}.{OUT}", UsageError("too many messages are waiting"))
             self._cancel()
+
+    async def wait_idle(self) -> None:
+        """Wait until no async hook is running."""
+        while self._scope is not None:
+            self._idle = self._idle or trio.Event()
+            await self._idle.wait()
+
+    def lose_events(self, gap: Gap) -> None:
+        """End the channel because events may be missing; its client joins again."""
+        if self._reason is not None:
+            return
+        for message in self._machine.lost(self.join):
+            self.outgoing.send(self._encode(message))
+        was_busy = self._busy
+        self._set_ended(gap)
+        if was_busy:
+            self._cancel()
+        else:
+            self._continue()
 
     def leave(self, ref: str | None) -> None:
         """Handle a leave after everything received before it."""
@@ -280,6 +342,16 @@ class ChannelActor:
             self._busy = True
             self._start_task(None)
 
+    def _add_push(self, job: _Job) -> bool:
+        socket, size = self._socket, self._socket.frame_size
+        # One message of any size may wait.
+        if 0 < socket.waiting_size > MAX_PENDING_SIZE - size:
+            return False
+        if not self._add(job._replace(size=size)):
+            return False
+        socket.waiting_size += size
+        return True
+
     def _add(self, job: _Job) -> bool:
         """Add a job to those that wait; return False if there are too many."""
         if self._jobs is None:
@@ -288,6 +360,18 @@ class ChannelActor:
             return False
         self._jobs.append(job)
         return True
+
+    def _next(self, jobs: deque[_Job]) -> _Job:
+        job = jobs.popleft()
+        self._socket.waiting_size -= job.size
+        return job
+
+    def _drop_jobs(self) -> Sequence[_Job]:
+        jobs, self._jobs = self._jobs, None
+        if not jobs:
+            return ()
+        self._socket.waiting_size -= sum([job.size for job in jobs])
+        return tuple(jobs)
 
     # Running jobs.
 
@@ -306,7 +390,7 @@ class ChannelActor:
             for _ in range(len(jobs)):
                 if self._reason is not None:
                     break
-                later = self._run(jobs.popleft())
+                later = self._run(self._next(jobs))
                 if later is not None:
                     self._start_task(later)
                     return
@@ -338,6 +422,9 @@ class ChannelActor:
                 await later()
         finally:
             self._scope = None
+            if self._idle is not None:
+                self._idle.set()
+                self._idle = None
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end()
@@ -346,7 +433,7 @@ class ChannelActor:
         count = 0
         while self._jobs and self._reason is None:
             count += 1
-            job = self._jobs.popleft()
+            job = self._next(self._jobs)
             if job.kind == IN:
                 await self.outgoing.wait_space()
             later = self._run(job)
@@ -359,27 +446,29 @@ class ChannelActor:
 
     def _run(self, job: _Job) -> Later | None:
         """Run a job; return the part of it that has to wait."""
-        kind, ref, event, payload = job
+        kind, ref, event, payload, _ = job
         if kind == LEAVE:
             self._leave(ref)
             return None
-        name = f"{self.hooks.name}.{kind}"
+        hooks, channel, state = self.hooks, self._channel, self._state
+        name = hooks.in_name
         try:
             hook: Callable[..., Any]
-            arguments: tuple[Any, ...]
+            arguments: tuple[Any, ...] = (event, payload, state)
             if kind == IN:
-                hook, is_async, name = self.hooks.find(self._channel, event)
-                if self.hooks.router is None:
-                    arguments = (event, payload, self._state)
+                if hooks.router is None:
+                    hook, is_async = channel.handle_in, hooks.in_is_async
                 else:
-                    arguments = (ClientEvent(event, payload, self._channel), self._state)
+                    hook, is_async, name = hooks.find(hooks.router, event)
+                    arguments = (ClientEvent(event, payload, channel), state)
                 self._ref, self._ref_is_valid, self._ref_is_taken = ref, True, False
             elif kind == OUT:
-                hook, is_async = self._channel.handle_out, self.hooks.out_is_async
-                arguments = (event, payload, self._state)
+                name = f"{hooks.name}.{OUT}"
+                hook, is_async = channel.handle_out, hooks.out_is_async
             else:
-                hook, is_async = self._channel.handle_cast, self.hooks.cast_is_async
-                arguments = (payload, self._state)
+                name = f"{hooks.name}.{CAST}"
+                hook, is_async = channel.handle_cast, hooks.cast_is_async
+                arguments = (payload, state)
             if is_async:
                 return partial(self._run_async, job, name, hook, arguments)
             result, self._state = split_outcome(name, hook(*arguments))
@@ -459,7 +548,7 @@ class ChannelActor:
         """Give up answering a push whose ref was not kept."""
         if job.kind == IN:
             self._ref_is_valid = False
-            if not self._ref_is_taken:
+            if self.join.refs and not self._ref_is_taken:
                 self._machine.forget(self.join, job.ref)
 
     def _reply_all(self, messages: Iterable[PhoenixMessage | None]) -> None:
@@ -474,6 +563,8 @@ class ChannelActor:
         return self._socket.serializer.encode(message)
 
     def _encode_broadcast(self, event: str, payload: Any, to_self: bool) -> Data:
+        if self.hooks.history is not None:
+            self.hooks.history.check_broadcast(payload)
         data = self._socket.serializer.encode_broadcast(
             self.join.topic, check_event(event), payload
         )
@@ -568,7 +659,7 @@ class ChannelActor:
         if self._reason is None:
             self._reason = reason
             self._busy = True
-            self._jobs = None
+            self._drop_jobs()
             self._ref_is_valid = False
             self._socket.index.leave(self)
 
@@ -664,7 +755,8 @@ class ChannelActor:
 
     def _forget(self) -> None:
         self._socket.remove(self)
-        self._channel = self._jobs = None  # the channel refers to this object
+        self._drop_jobs()
+        self._channel = None  # it refers to this object
 
     def _log_terminate(self) -> None:
         _logger.exception(  # noqa: LOG004 - called while an exception is handled

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._hints import describe_value
+from ..errors import InvalidOption
 from ..protocols.phoenix.message import check_event, check_topic
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import publish
-from ..pubsub.broker import HISTORY_SECONDS
 from ..pubsub.redis.blocking_publish import refuse_trio_task
+from .history import History
 from .topics import DISCONNECT, hub_channel, id_channel
 
 __all__ = ["broadcast", "disconnect"]
@@ -24,8 +26,7 @@ def broadcast(
     name: str = "trioglock",
     url: str = "redis://localhost:6379",
     timeout: float | None = 10,
-    history: int | None = None,
-    history_seconds: float | None = HISTORY_SECONDS,
+    history: History | None = None,
 ) -> None:
     """Broadcast from a program that does not use trio, as :meth:`Channels.broadcast` does.
 
@@ -42,8 +43,7 @@ def broadcast(
         name: name of the hub.
         url: URL of the Redis server, as for :class:`~trioglock.pubsub.RedisBroker`.
         timeout: seconds to connect, and again to wait for the reply; None for no limit.
-        history: as for :func:`trioglock.pubsub.publish`.
-        history_seconds: as for :func:`trioglock.pubsub.publish`.
+        history: the history of the channel class, if it has one.
 
     Raises:
         InvalidOption: an argument has the wrong type or value, or the extra is missing:
@@ -53,6 +53,13 @@ def broadcast(
         BrokerError: Redis returned an error.
         UsageError: called in a trio task: use ``await channels.broadcast()`` there.
     """
+    if history is not None:
+        if not isinstance(history, History):
+            raise InvalidOption(
+                "history must be that of the channel class, such as Room.history, not "
+                f"{describe_value(history)}"
+            )
+        history.check_broadcast(payload)
     frame = _serializer.encode_broadcast(check_topic(topic), check_event(event), payload)
     refuse_trio_task("broadcast", "channels.broadcast")
     publish(
@@ -61,8 +68,8 @@ def broadcast(
         name=name,
         url=url,
         timeout=timeout,
-        history=history,
-        history_seconds=history_seconds,
+        history=None if history is None else history.size,
+        history_seconds=None if history is None else history.seconds,
     )
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias
 
+from .._hints import describe_value
 from .._redact import label, shorten
 from .._types import StateT
 from ..errors import BadHookResult, InvalidOption, UsageError
 from ..hooks import MaybeAwaitable
 from ..routing import Router
 from ..routing.router import ignore, is_async
+from .history import History
 from .results import Answer, Broadcast, ChannelResult, EndReason, Push, Stop
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ class Channel(Generic[StateT]):
     intercept: ClassVar[Collection[str]] = ()
     """The events of broadcasts that are passed to :meth:`handle_out`."""
 
+    history: ClassVar[History | None] = None
+    """Which broadcasts are kept for clients that join later; by default none."""
+
     _actor: ChannelActor | None = None
     _hooks: ClassVar[ChannelHookTable | None] = None  # of this class, not of a base class
 
@@ -89,7 +94,8 @@ class Channel(Generic[StateT]):
 
         Returns:
             ``(response, state)``: the response for the client, a JSON value or ``bytes``, and the
-            initial state. Default: ``({}, user)``.
+            initial state. With a :attr:`history`, the response must be a dict. Default: ``({},
+            user)``.
 
         Raises:
             JoinRefused: the client may not join. After any other exception the client receives the
@@ -267,7 +273,9 @@ class ChannelHookTable:
     __slots__ = (
         "cast_is_async",
         "has_cast",
+        "history",
         "in_is_async",
+        "in_name",
         "intercept",
         "join_is_async",
         "name",
@@ -278,6 +286,7 @@ class ChannelHookTable:
 
     def __init__(self, kind: type[Channel[Any]]) -> None:
         self.name: str = kind.__qualname__
+        self.in_name: str = f"{self.name}.handle_in"
         if isinstance(kind.intercept, str) or not all(
             isinstance(event, str) for event in kind.intercept
         ):
@@ -286,6 +295,12 @@ class ChannelHookTable:
                 f"not {kind.intercept!r}"
             )
         self.intercept: frozenset[str] = frozenset(kind.intercept)
+        self.history: History | None = kind.history
+        if not (self.history is None or isinstance(self.history, History)):
+            raise InvalidOption(
+                f"{self.name}.history must be a History such as History(size=100), "
+                f"not {describe_value(self.history)}"
+            )
         for name in ("join", "handle_in", "handle_out", "handle_cast", "terminate"):
             hook = getattr(kind, name)
             if inspect.isasyncgenfunction(hook) or inspect.isgeneratorfunction(hook):
@@ -301,15 +316,13 @@ class ChannelHookTable:
         self.terminate_is_async: bool = is_async(kind.terminate)
         self.has_cast: bool = kind.handle_cast is not Channel.handle_cast
 
-    def find(self, channel: Channel[Any], event: str) -> tuple[Callable[..., Any], bool, str]:
-        """Return the handler of an event, whether it is async, and its name.
+    def find(self, router: Router, event: str) -> tuple[Callable[..., Any], bool, str]:
+        """Return the handler of an event in the router, whether it is async, and its name.
 
         Raises:
-            LookupError: a Router has no handler for the event.
+            LookupError: there is none.
         """
-        if self.router is None:
-            return channel.handle_in, self.in_is_async, f"{self.name}.handle_in"
-        handler = self.router.find(event)
+        handler = router.find(event)
         if handler is ignore:
             raise LookupError(f"the router of {self.name} has no handler for {event!r}")
         return handler, is_async(handler), label(handler)

@@ -31,17 +31,22 @@ __all__ = [
     "CallHandleIn",
     "CallJoin",
     "CallLeave",
+    "CallRefresh",
     "JoinState",
     "Output",
     "ServerMachine",
     "TopicJoin",
 ]
 
+ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of an event
+"""The event with which the clients of Supabase push a new token."""
+
 UNMATCHED = {"reason": "unmatched topic"}
 TOO_MANY = {"reason": "too many channels joined"}
 JOIN_CRASHED = {"reason": "join crashed"}
 JOINED_AGAIN = {"reason": "joined again"}
 CRASHED = {"reason": "channel_crash"}
+LOST = {"reason": "events may be missing"}
 
 
 class JoinState(Enum):
@@ -113,7 +118,16 @@ class CallEnd:
     reason: EndReason
 
 
-Output: TypeAlias = PhoenixMessage | CallJoin | CallHandleIn | CallLeave | CallEnd
+@dataclass(frozen=True, slots=True)
+class CallRefresh:
+    """Verify a token, and then call :meth:`ServerMachine.answer_refresh`."""
+
+    join: TopicJoin | None
+    ref: str | None
+    payload: Any
+
+
+Output: TypeAlias = PhoenixMessage | CallJoin | CallHandleIn | CallLeave | CallEnd | CallRefresh
 
 
 class ServerMachine:
@@ -122,15 +136,19 @@ class ServerMachine:
     Args:
         is_topic: whether there is a channel for a topic.
         max_topics: maximum number of topics that the client may have joined.
+        can_refresh: whether the client may push a new token.
     """
 
-    __slots__ = ("_is_topic", "_max_topics", "joins")
+    __slots__ = ("_can_refresh", "_is_topic", "_max_topics", "joins")
 
-    def __init__(self, is_topic: Callable[[str], bool], max_topics: int) -> None:
+    def __init__(
+        self, is_topic: Callable[[str], bool], max_topics: int, can_refresh: bool = False
+    ) -> None:
         self.joins: dict[str, TopicJoin] = {}
         """The joins that have not ended, by topic, including those that wait for their hooks."""
         self._is_topic = is_topic
         self._max_topics = max_topics
+        self._can_refresh = can_refresh
 
     # The client.
 
@@ -143,6 +161,8 @@ class ServerMachine:
         if join is None:
             if topic == PHOENIX and event == HEARTBEAT:
                 return (_reply(None, ref, PHOENIX, "ok", {}),)
+            if topic == PHOENIX and event == ACCESS_TOKEN and self._can_refresh:
+                return (CallRefresh(None, ref, message.payload),)
             if event == LEAVE:
                 # It has crossed the end of the channel.
                 return (_reply(message.join_ref, ref, topic, "ok", {}),)
@@ -155,6 +175,8 @@ class ServerMachine:
             join.refs = {ref}
         else:
             join.refs.add(ref)
+        if event == ACCESS_TOKEN and self._can_refresh:
+            return (CallRefresh(join, ref, message.payload),)
         return (CallHandleIn(join, ref, event, message.payload),)
 
     def _join(self, message: PhoenixMessage) -> tuple[Output, ...]:
@@ -190,10 +212,11 @@ class ServerMachine:
             return ()
         return _after_join(join, "error", JOIN_CRASHED if response is None else response)
 
-    def join_crashed(self, join: TopicJoin) -> PhoenixMessage:
+    def join_crashed(self, join: TopicJoin, response: Any = None) -> PhoenixMessage:
         """Return the reply to a join whose response cannot be sent. The join has ended."""
         self._end(join)
-        return _reply(join.join_ref, join.ref, join.topic, "error", JOIN_CRASHED)
+        response = JOIN_CRASHED if response is None else response
+        return _reply(join.join_ref, join.ref, join.topic, "error", response)
 
     def push(self, join: TopicJoin, event: str, payload: Any) -> PhoenixMessage | None:
         """Return the message for a push to the client, or None if the channel is not joined."""
@@ -209,6 +232,15 @@ class ServerMachine:
             return None
         join.refs.remove(ref)
         return _reply(join.join_ref, ref, join.topic, status, response)
+
+    def answer_refresh(
+        self, join: TopicJoin | None, ref: str | None, error: Any = None
+    ) -> PhoenixMessage | None:
+        """Return the message for the reply to a new token, as :meth:`answer` does."""
+        status, response = ("ok", {}) if error is None else ("error", error)
+        if join is None:
+            return _reply(None, ref, PHOENIX, status, response)
+        return self.answer(join, ref, status, response)
 
     def not_answered(self, join: TopicJoin, ref: str | None) -> None:
         """Allow a push to be answered again: what :meth:`answer` returned was not sent."""
@@ -236,6 +268,10 @@ class ServerMachine:
             return self.refused(join)
         return (_end_message(join, ERROR, CRASHED),) if self._end(join) else ()
 
+    def lost(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
+        """Handle the loss of events: the client has to join again."""
+        return (_end_message(join, ERROR, LOST),) if self._end(join) else ()
+
     def _end(self, join: TopicJoin) -> bool:
         """End a join; return False if it has ended before."""
         if join.state is JoinState.ENDED:
@@ -246,6 +282,10 @@ class ServerMachine:
         return True
 
     # The connection.
+
+    def exceeded(self, message: PhoenixMessage, reason: str) -> PhoenixMessage:
+        """Return the reply to a message that is not handled because of a limit."""
+        return _reply(message.join_ref, message.ref, message.topic, "error", {"reason": reason})
 
     def close(self, reason: EndReason) -> tuple[CallEnd, ...]:
         """Handle the end of the connection."""

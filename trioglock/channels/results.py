@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from ..disconnect import Disconnect, HookError
 from ..errors import TrioglockError
+from ..gap import Gap
 
 __all__ = [
     "Answer",
@@ -101,6 +102,7 @@ class Rejoined:
     """The client has joined the topic again on the same connection, without leaving it first."""
 
 
-EndReason: TypeAlias = Left | Rejoined | Stop | HookError | Disconnect
+EndReason: TypeAlias = Left | Rejoined | Stop | Gap | HookError | Disconnect
 """The reason that ``terminate`` receives: :class:`Left`, :class:`Rejoined`, the :class:`Stop` of a
-hook, :class:`~trioglock.HookError` after an exception, or why the connection ended."""
+hook, the :class:`~trioglock.Gap` for which a channel with a history makes its client join again,
+:class:`~trioglock.HookError` after an exception, or why the connection ended."""

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from .._hints import describe_value
 from ..errors import InvalidOption
 from .channel import Channel, hook_table
+from .history import History
 
 __all__ = ["ChannelRoutes"]
 
@@ -76,6 +77,17 @@ class ChannelRoutes:
             if topic.startswith(prefix):
                 return kind
         return None
+
+    def find_history(self, topic: str) -> History | None:
+        """Return the history of a topic, or None."""
+        kind = self.find(topic)
+        return None if kind is None else kind.history
+
+    @property
+    def has_history(self) -> bool:
+        """Whether a class has a history."""
+        kinds = (*self._exact.values(), *(kind for _, kind in self._prefixes))
+        return any(kind.history is not None for kind in kinds)
 
     def has_topic(self, topic: str) -> bool:
         """Whether there is a class for a topic."""

@@ -11,22 +11,25 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .._hints import describe_value
 from ..connection.fanout import Fanout
-from ..errors import InvalidOption
+from ..errors import ConnectionClosed, InvalidOption
 from ..frames import Close, Data, PreparedMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Gap, Hub, Message, Subscriber
 from ..pubsub.message import TOPIC_PREFIX
+from .channel import ChannelHookTable
 from .outgoing import close_connection
+from .replay import Replay
 
 if TYPE_CHECKING:
     from .actor import ChannelActor
     from .socket import ChannelsSocket
 
-__all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_channel"]
+__all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_channel", "topic_of"]
 
 _logger = logging.getLogger("trioglock.channels")
 
@@ -39,6 +42,12 @@ HUB_CLOSED = Close(1001, "the hub has closed")
 def hub_channel(topic: str) -> str:
     """Return the channel of a topic in the hub."""
     return f"{TOPIC_PREFIX}topic:{topic}"
+
+
+def topic_of(channel: str) -> str | None:
+    """Return the topic of a channel of the hub, or None if it belongs to no topic."""
+    prefix = hub_channel("")
+    return channel.removeprefix(prefix) if channel.startswith(prefix) else None
 
 
 def id_channel(id: str) -> str:  # noqa: A002 - the term of Phoenix
@@ -101,28 +110,62 @@ class TopicIndex:
         self._origins += 1
         return f"{self._process}-{self._origins}"
 
+    def _subscribe(self, member: ChannelActor) -> TopicSubscriber:
+        topic = member.join.topic
+        subscriber = self._topics.get(topic)
+        if subscriber is None:
+            subscriber = TopicSubscriber(topic, member.hooks, self)
+            self.hub.join(subscriber, hub_channel(topic))
+            self._topics[topic] = subscriber
+        return subscriber
+
     def join(self, member: ChannelActor) -> None:
         """Add a member.
 
         Raises:
             UsageError: the hub is not open.
         """
-        topic = member.join.topic
-        subscriber = self._topics.get(topic)
-        if subscriber is None:
-            subscriber = TopicSubscriber(topic, member.hooks.intercept, self)
-            self.hub.join(subscriber, hub_channel(topic))
-            self._topics[topic] = subscriber
-        subscriber.members[member] = None
+        self._subscribe(member).members[member] = None
+
+    async def start_replay(self, member: ChannelActor, after: str | None) -> bool:
+        """Read the first events for a member that will join.
+
+        Args:
+            member: the member.
+            after: the id of the last event that it knows; None for the latest event.
+
+        Returns:
+            Whether events after this one may be missing.
+
+        Raises:
+            UsageError: the hub is not open.
+            BrokerUnavailable, BrokerError: the history cannot be read.
+        """
+        subscriber = self._subscribe(member)
+        replay = subscriber.replays[member] = Replay(member, subscriber, self.hub)
+        return await replay.start(after)
+
+    def send_replay(self, member: ChannelActor) -> None:
+        """Send the events of :meth:`start_replay`, and those that have followed, if any."""
+        subscriber = self._topics.get(member.join.topic)
+        replay = None if subscriber is None else subscriber.replays.get(member)
+        if replay is not None:
+            with suppress(ConnectionClosed):
+                member.connection.start_soon(replay.send)
 
     def leave(self, member: ChannelActor) -> None:
         """Remove a member; do nothing if it has not joined."""
         topic = member.join.topic
         subscriber = self._topics.get(topic)
-        if subscriber is None or member not in subscriber.members:
+        if subscriber is None:
             return
-        del subscriber.members[member]
-        if not subscriber.members:
+        replay = subscriber.replays.pop(member, None)
+        if replay is not None:
+            replay.end()
+        elif member not in subscriber.members:
+            return
+        subscriber.members.pop(member, None)
+        if not (subscriber.members or subscriber.replays):
             self.forget(subscriber)
             self.hub.leave(subscriber, hub_channel(topic))
 
@@ -188,34 +231,76 @@ class TopicSubscriber(Subscriber):
 
     Args:
         topic: the topic.
-        intercept: the events that members receive through ``handle_out``.
+        hooks: the hooks of its members.
         index: the index of all topics.
     """
 
-    __slots__ = ("_channel", "_corked", "_index", "_intercept", "members", "topic")
+    __slots__ = (
+        "_corked",
+        "_history",
+        "_index",
+        "_intercept",
+        "channel",
+        "members",
+        "replays",
+        "topic",
+    )
 
-    def __init__(self, topic: str, intercept: frozenset[str], index: TopicIndex) -> None:
+    def __init__(self, topic: str, hooks: ChannelHookTable, index: TopicIndex) -> None:
         self.topic: str = topic
+        self.channel: str = hub_channel(topic)
+        """The channel of the topic in the hub."""
         self.members: dict[ChannelActor, None] = {}
-        self._channel = hub_channel(topic)
-        self._intercept = intercept
+        self.replays: dict[ChannelActor, Replay] = {}
+        """Members, including future ones, that receive broadcasts after those in the history."""
+        self._intercept = hooks.intercept
+        self._history = hooks.history
         self._index = index
         self._corked = Fanout.current().corked
 
     def put(self, event: Message | Gap) -> None:
         if isinstance(event, Gap):
             self._index.report_gap(event)
-        elif event.channel == self._channel:  # not a message to all subscribers of the hub
-            frame, origin = split_origin(event.data)
-            if frame[:1] not in ("[", BROADCAST_BYTE):
-                # Any program can publish; clients would not survive it.
-                _logger.error("a message to the topic %r is not a broadcast", self.topic)
-                return
-            # A copy: a write that fails may end a connection.
+            if self._history is not None:
+                for replay in self.replays.values():
+                    replay.put(event)
+                for member in list(self.members):
+                    member.lose_events(event)
+        elif event.channel == self.channel:  # not a message to all subscribers of the hub
+            self._deliver(event)
+
+    def _deliver(self, message: Message) -> None:
+        frame, origin = self.read(message)
+        if frame is None:
+            # Any program can publish; clients would not survive it.
+            _logger.error("a message to the topic %r is not a broadcast", self.topic)
+            return
+        # Copies: a write that fails may end a connection.
+        if self.replays:
+            for member, replay in list(self.replays.items()):
+                if not replay.take(message):
+                    del self.replays[member]
+            members = [member for member in self.members if member not in self.replays]
+        else:
             members = list(self.members)
-            if origin is not None:
-                members = [member for member in members if member.origin != origin]
-            self.deliver(frame, members)
+        if origin is not None:
+            members = [member for member in members if member.origin != origin]
+        self.deliver(frame, members)
+
+    def read(self, message: Message) -> tuple[Data | None, str | None]:
+        """Return the frame in a message, and its origin, if it has one.
+
+        The frame is None if the message is not a broadcast.
+        """
+        frame, origin = split_origin(message.data)
+        if frame[:1] not in ("[", BROADCAST_BYTE):
+            return None, origin
+        if self._history is None or message.id is None or isinstance(frame, bytes):
+            return frame, origin
+        try:
+            return self._history.add_id(frame, message.id), origin
+        except ValueError:
+            return None, origin
 
     def deliver(self, frame: Data, members: Sequence[ChannelActor]) -> None:
         """Deliver a frame to some of the members."""
@@ -237,7 +322,8 @@ class TopicSubscriber(Subscriber):
 
     def end(self) -> None:
         self._index.forget(self)
-        members, self.members = list(self.members), {}
+        members = self.members.keys() | self.replays.keys()
+        self.members, self.replays = {}, {}
         for member in members:
             close_connection(member.connection, HUB_CLOSED)
 

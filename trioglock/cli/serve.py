@@ -190,12 +190,13 @@ class Settings:
 )
 @click.option("--worker", is_flag=True, hidden=True)
 def command(*, worker: bool, **options: Any) -> int:
-    """Serve a hub: browsers subscribe to the channel in the path of their URL.
+    """Serve a hub, a server for Phoenix Channels, or your own target.
 
     TARGET is the module:name of a Hub, a Channels, a Socket class, a function that returns a
     Socket, or an async handler. The hub of a Channels is opened as well. 'echo' is an echo server.
-    Without TARGET, the command serves a new Hub. A hub has a page at / that shows the messages of
-    all channels live.
+
+    Without TARGET, the command serves a new Hub. Browsers subscribe to the channel in the path of
+    their URL. A hub has a page at / that shows the messages of all channels live.
     """
     try:
         if worker:  # started by run_workers(), which writes the settings to standard input

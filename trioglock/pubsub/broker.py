@@ -11,9 +11,17 @@ from typing import TypeAlias
 import trio
 
 from ..connection.fanout import Fanout
+from ..errors import UsageError
 from ..frames import Data
-from .history import History, MemoryHistory, check_history
-from .message import INCOMING, Event, Message
+from .history import (
+    FindRetention,
+    MemoryHistory,
+    MessageHistory,
+    Retention,
+    check_history,
+    find_retention,
+)
+from .message import INCOMING, TOPIC_PREFIX, Event, Message
 
 __all__ = ["HISTORY_SECONDS", "Broker", "BrokerSession", "Deliver", "MemoryBroker"]
 
@@ -35,8 +43,11 @@ receive the messages of one turn in one write."""
 class BrokerSession(ABC):
     """The session of one open hub with a broker."""
 
-    history: History | None = None
+    history: MessageHistory | None = None
     """The latest messages, if the broker keeps a history."""
+
+    topic_history: MessageHistory | None = None
+    """The latest messages of topics: see :meth:`Broker.open_with_topics`."""
 
     @abstractmethod
     async def publish(self, channel: str, data: Data) -> None:
@@ -63,6 +74,15 @@ class BrokerSession(ABC):
         """
         return False
 
+    def has_history(self, channel: str) -> bool:
+        """Whether the messages of a channel are kept.
+
+        Args:
+            channel: as for :meth:`publish`.
+        """
+        is_path = channel != INCOMING and not channel.startswith(TOPIC_PREFIX)
+        return is_path and self.history is not None
+
 
 class Broker(ABC):
     """The configuration of a broker. It runs no tasks; its sessions do."""
@@ -80,6 +100,31 @@ class Broker(ABC):
             BrokerError: on entry: the broker returned an error, for example because of a wrong
                 password.
         """
+
+    def open_with_topics(
+        self,
+        name: str,  # noqa: ARG002 - the default
+        deliver: Deliver,  # noqa: ARG002
+        find_retention: FindRetention,  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[BrokerSession]:
+        """Connect a hub that keeps the latest messages of some topics.
+
+        Called in place of :meth:`open` if a class of :mod:`trioglock.channels` has a history. The
+        session has a :attr:`~BrokerSession.topic_history`.
+
+        Args:
+            name: as for :meth:`open`.
+            deliver: as for :meth:`open`. A gap on the channel ``incoming`` concerns all channels
+                without a history.
+            find_retention: returns the retention of the channel of a topic.
+
+        Raises:
+            UsageError: the broker keeps no history of topics. This is the default.
+        """
+        raise UsageError(
+            f"{type(self).__name__} keeps no history of topics: remove the history of your "
+            "channel classes, or override open_with_topics()"
+        )
 
 
 class MemoryBroker(Broker):
@@ -103,55 +148,54 @@ class MemoryBroker(Broker):
         self, *, history: int | None = None, history_seconds: float | None = HISTORY_SECONDS
     ) -> None:
         check_history(history, history_seconds)
-        self._limit = history
-        self._seconds = history_seconds
-        self._sessions: dict[str, MemorySession] = {}
+        self._retention = None if history is None else Retention(history, history_seconds)
+        self._exchanges: dict[str, MemoryExchange] = {}
+
+    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
+        return self._open(name, deliver, None)
+
+    def open_with_topics(
+        self, name: str, deliver: Deliver, find_retention: FindRetention
+    ) -> AbstractAsyncContextManager[BrokerSession]:
+        return self._open(name, deliver, find_retention)
 
     @asynccontextmanager
-    async def open(self, name: str, deliver: Deliver) -> AsyncIterator[BrokerSession]:
+    async def _open(
+        self, name: str, deliver: Deliver, topics: FindRetention | None
+    ) -> AsyncIterator[BrokerSession]:
         await trio.lowlevel.checkpoint()
-        session = self._sessions.get(name)
-        if session is None:
-            history = None if self._limit is None else MemoryHistory(self._limit, self._seconds)
-            session = self._sessions[name] = MemorySession(history)
-        session.members[deliver] = None
+        exchange = self._exchanges.setdefault(name, MemoryExchange())
+        session = MemorySession(exchange, find_retention(self._retention, topics))
+        session.history = None if self._retention is None else exchange.history
+        session.topic_history = None if topics is None else exchange.history
+        exchange.members[deliver] = None
         try:
             yield session
         finally:
-            del session.members[deliver]
+            del exchange.members[deliver]
 
 
-class MemorySession(BrokerSession):
-    """One session for all hubs with the same name."""
+class MemoryExchange:
+    """What all hubs with the same name share."""
 
-    def __init__(self, history: MemoryHistory | None) -> None:
-        self.history: History | None = history
+    def __init__(self) -> None:
+        self.history: MemoryHistory = MemoryHistory()
         self.members: dict[Deliver, None] = {}
-        self._log = history
         # These describe the current turn of the scheduler.
         self._turn = -1
         self._publishes = 0
         self._turn_began = 0.0
 
-    async def publish(self, channel: str, data: Data) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        crowded = self._deliver(channel, data)
+    def deliver(self, message: Message) -> bool:
+        """Deliver a message; return whether a subscription needs a turn."""
+        crowded = [deliver(message) for deliver in list(self.members)]
+        return any(crowded)
+
+    async def end_turn(self, *, crowded: bool) -> None:
+        """Let other tasks run if it is time."""
         if self._turn_is_over() or crowded:
             self._turn = -1
             await trio.lowlevel.cancel_shielded_checkpoint()
-
-    def publish_nowait(self, channel: str, data: Data) -> bool:
-        self._deliver(channel, data)
-        return True
-
-    def _deliver(self, channel: str, data: Data) -> bool:
-        """Deliver a message; return whether a subscription needs a turn."""
-        if self._log is None or channel == INCOMING:
-            message = Message(channel, data)
-        else:
-            message = self._log.add(channel, data)
-        crowded = [deliver(message) for deliver in list(self.members)]
-        return any(crowded)
 
     def _turn_is_over(self) -> bool:
         turn, now = Fanout.current().turns, time.perf_counter()
@@ -159,3 +203,29 @@ class MemorySession(BrokerSession):
             self._turn, self._publishes, self._turn_began = turn, 0, now
         self._publishes += 1
         return self._publishes >= PUBLISHES_PER_TURN or now - self._turn_began > SECONDS_PER_TURN
+
+
+class MemorySession(BrokerSession):
+    """The session of one hub."""
+
+    def __init__(self, exchange: MemoryExchange, find: FindRetention) -> None:
+        self._exchange = exchange
+        self._find_retention = find
+
+    async def publish(self, channel: str, data: Data) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        crowded = self._deliver(channel, data)
+        await self._exchange.end_turn(crowded=crowded)
+
+    def publish_nowait(self, channel: str, data: Data) -> bool:
+        self._deliver(channel, data)
+        return True
+
+    def has_history(self, channel: str) -> bool:
+        return self._find_retention(channel) is not None
+
+    def _deliver(self, channel: str, data: Data) -> bool:
+        retention = self._find_retention(channel)
+        if retention is None:
+            return self._exchange.deliver(Message(channel, data))
+        return self._exchange.deliver(self._exchange.history.add(channel, data, retention))

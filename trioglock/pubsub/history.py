@@ -7,27 +7,30 @@ import time
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import trio
 
 from ..errors import InvalidOption
 from ..frames import Data
 from ..options import check_seconds, check_whole
-from .message import Message
+from .message import INCOMING, TOPIC_PREFIX, Message
 from .patterns import ChannelFilter
 
 __all__ = [
-    "History",
+    "FindRetention",
     "MemoryHistory",
+    "MessageHistory",
     "MissedMessages",
     "PageSize",
     "Position",
+    "Retention",
     "check_history",
+    "find_retention",
     "format_id",
     "id_after",
     "id_before",
@@ -46,6 +49,38 @@ _is_id = re.compile(r"[0-9]{1,20}(-[0-9]{0,20})?").fullmatch
 
 Position: TypeAlias = tuple[int, int]
 """A parsed id. Ids grow like those of Redis Streams: ``"<milliseconds>-<number>"``."""
+
+
+class Retention(NamedTuple):
+    """How long the messages of a channel are kept.
+
+    Args:
+        limit: maximum number of messages.
+        seconds: maximum age of a message; None for no limit.
+    """
+
+    limit: int
+    seconds: float | None
+
+
+FindRetention: TypeAlias = Callable[[str], Retention | None]
+"""Returns the retention of a channel, or None if its messages are not kept."""
+
+
+def find_retention(default: Retention | None, topics: FindRetention | None) -> FindRetention:
+    """Return the retention of all channels of a hub as one function.
+
+    Args:
+        default: for channels that clients subscribe to by their path.
+        topics: for the channels of :mod:`trioglock.channels`; by default they have no history.
+    """
+
+    def find(channel: str) -> Retention | None:
+        if channel.startswith(TOPIC_PREFIX):
+            return None if topics is None else topics(channel)
+        return None if channel == INCOMING else default
+
+    return find
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +125,7 @@ class PageSize:
             self.count = min(2 * self.count, MAX_PAGE)
 
 
-class History(ABC):
+class MessageHistory(ABC):
     """The latest messages of each channel of a hub."""
 
     last: str = "0-0"
@@ -135,22 +170,30 @@ class History(ABC):
 
 
 class ChannelLog:
-    """The messages of one channel, each with its number and the time of its publication."""
+    """The messages of one channel, each with its number and the time of its publication.
 
-    __slots__ = ("entries", "trimmed")
+    Args:
+        retention: which of them are kept.
+        trimmed: number of the newest message that is not kept, or of a later one.
+    """
 
-    def __init__(self, limit: int) -> None:
-        self.entries: deque[tuple[int, float, Message]] = deque(maxlen=limit)
-        self.trimmed: int = 0
-        """The number of the newest message that is no longer kept."""
+    __slots__ = ("entries", "seconds", "trimmed")
+
+    def __init__(self, retention: Retention, trimmed: int) -> None:
+        self.entries: deque[tuple[int, float, Message]] = deque(maxlen=retention.limit)
+        self.seconds: float | None = retention.seconds
+        self.trimmed: int = trimmed
 
     def add(self, number: int, now: float, message: Message) -> None:
         if len(self.entries) == self.entries.maxlen:
             self.trimmed = self.entries[0][0]
         self.entries.append((number, now, message))
 
-    def expire(self, deadline: float) -> None:
-        """Remove messages published before the deadline."""
+    def expire(self, now: float) -> None:
+        """Remove messages that are too old."""
+        if self.seconds is None:
+            return
+        deadline = now - self.seconds
         while self.entries and self.entries[0][1] < deadline:
             self.trimmed = self.entries.popleft()[0]
 
@@ -160,61 +203,62 @@ class ChannelLog:
         return islice(self.entries, start, start + count)
 
 
-class MemoryHistory(History):
-    """A history in this process.
+class MemoryHistory(MessageHistory):
+    """A history in this process."""
 
-    Args:
-        limit: maximum number of messages of each channel.
-        seconds: how long a message is kept; None for no limit.
-    """
-
-    def __init__(self, limit: int, seconds: float | None) -> None:
+    def __init__(self) -> None:
         # The ids of one process never overlap with those of an earlier one.
         self._started = time.time_ns() // 1_000_000
         self._count = 0
-        self._limit = limit
-        self._seconds = seconds
-        # The channel that has been quiet for the longest time comes first.
-        self._logs: OrderedDict[str, ChannelLog] = OrderedDict()
-        self._forgotten = 0  # number of the newest message of the channels that were removed
+        self._logs: dict[str, ChannelLog] = {}
+        # Those that are kept for the same time. The one that has been quiet longest comes first.
+        self._by_seconds: dict[float, OrderedDict[str, ChannelLog]] = {}
+        # Number of the newest message of the logs that were removed, of topics and of others.
+        self._forgotten = {True: 0, False: 0}
         self.advance(self._id(0))
 
     def _id(self, number: int) -> str:
         return format_id((self._started, number))
 
-    def add(self, channel: str, data: Data) -> Message:
+    def add(self, channel: str, data: Data, retention: Retention) -> Message:
         """Append a message and return it with its id."""
         self._count += 1
         message = Message(channel, data, self._id(self._count))
         self.advance(self._id(self._count))
         log = self._logs.get(channel)
         if log is None:
-            log = self._logs[channel] = ChannelLog(self._limit)
+            log = ChannelLog(retention, self._forgotten[_is_topic(channel)])
+            self._logs[channel] = log
+            if log.seconds is not None:
+                self._by_seconds.setdefault(log.seconds, OrderedDict())[channel] = log
         log.add(self._count, trio.current_time(), message)
-        self._logs.move_to_end(channel)
+        if log.seconds is not None:
+            self._by_seconds[log.seconds].move_to_end(channel)
         self._expire()
         return message
 
     def _expire(self) -> None:
-        if self._seconds is None:
-            return
-        deadline = trio.current_time() - self._seconds
-        while self._logs:
-            channel, log = next(iter(self._logs.items()))
-            log.expire(deadline)
-            if log.entries:
-                return
-            self._forgotten = max(self._forgotten, log.trimmed)
-            del self._logs[channel]
+        now = trio.current_time()
+        for logs in self._by_seconds.values():
+            while logs:
+                channel, log = next(iter(logs.items()))
+                log.expire(now)
+                if log.entries:
+                    break
+                kind = _is_topic(channel)
+                self._forgotten[kind] = max(self._forgotten[kind], log.trimmed)
+                del logs[channel], self._logs[channel]
 
-    def _wanted(self, channels: ChannelFilter) -> list[ChannelLog]:
+    def _wanted(self, channels: ChannelFilter) -> tuple[list[ChannelLog], int]:
+        """Return the logs of channels, and the number of a message up to which others may exist."""
         self._expire()
-        names = self._logs if channels.channel is None else channels.names()
+        names = list(self._logs if channels.channel is None else channels.names())
         logs = [log for name in names if channels(name) and (log := self._logs.get(name))]
-        if self._seconds is not None:
-            for log in logs:
-                log.expire(trio.current_time() - self._seconds)
-        return logs
+        for log in logs:
+            log.expire(trio.current_time())
+        if channels.channel is not None and len(logs) == len(names):
+            return logs, 0
+        return logs, self._forgotten[_is_topic(channels.channel or "")]
 
     async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
         position = parse_id(message_id)
@@ -223,8 +267,8 @@ class MemoryHistory(History):
         if position > (self._started, self._count):
             return MissedMessages((), complete=False, last=self.last)
         started, number = position
-        logs = self._wanted(channels)
-        complete = started == self._started and number >= self._forgotten
+        logs, forgotten = self._wanted(channels)
+        complete = started == self._started and number >= forgotten
         number = number if started == self._started else 0
         complete = complete and all(number >= log.trimmed for log in logs)
         found = sorted(
@@ -237,9 +281,13 @@ class MemoryHistory(History):
 
     async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
         await trio.lowlevel.checkpoint_if_cancelled()
-        logs = self._wanted(channels)
+        logs, _ = self._wanted(channels)
         newest = (entry for log in logs for entry in islice(reversed(log.entries), count))
         return [message for _, _, message in sorted(newest, key=itemgetter(0))[-count:]]
+
+
+def _is_topic(channel: str) -> bool:
+    return channel.startswith(TOPIC_PREFIX)
 
 
 def check_history(history: int | None, seconds: float | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
@@ -16,7 +16,7 @@ from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
 from .broker import Broker, BrokerSession, MemoryBroker
-from .history import History
+from .history import FindRetention, MessageHistory, Retention
 from .listeners import (
     HubListener,
     PlainListener,
@@ -25,7 +25,16 @@ from .listeners import (
     find_listeners,
     run_listener,
 )
-from .message import EVERYONE, Event, Gap, Message, check_channel, check_data, check_name
+from .message import (
+    EVERYONE,
+    INCOMING,
+    Event,
+    Gap,
+    Message,
+    check_channel,
+    check_data,
+    check_name,
+)
 from .patterns import ChannelFilter
 from .queue import SubscriberOverflow, make_queue
 from .socket import EventEncoders, HubSocket
@@ -129,6 +138,7 @@ class Hub:
         self._registry = SubscriberRegistry()
         self._listeners: list[HubListener] = []
         self._services: list[Service] = []
+        self._topic_retentions: list[FindRetention] = []
         self._session: BrokerSession | None = None
         self._nursery: trio.Nursery | None = None
         self._context: AbstractAsyncContextManager[None] | None = None
@@ -179,7 +189,12 @@ class Hub:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        async with self._broker.open(self.name, self._deliver) as session, open_scope() as nursery:
+        name, deliver = self.name, self._deliver
+        if self._topic_retentions:
+            opening = self._broker.open_with_topics(name, deliver, self._find_topic_retention)
+        else:
+            opening = self._broker.open(name, deliver)
+        async with opening as session, open_scope() as nursery:
             self._session, self._nursery = session, nursery
             for listener in self._listeners:
                 self._start_listener(listener)
@@ -236,12 +251,22 @@ class Hub:
         counters = self.counters
         nearly_full = counters.nearly_full
         if isinstance(event, Gap):
-            counters.gaps += self._registry.deliver_gap(event)
+            counters.gaps += self._deliver_gap(event)
         else:
             counters.received += 1
             counters.delivered += self._registry.deliver(event)
         Fanout.current().schedule()
         return counters.nearly_full != nearly_full
+
+    def _deliver_gap(self, gap: Gap) -> bool:
+        session = self._session
+        if session is None:  # still opening, without subscribers
+            return False
+        if gap.channel == INCOMING:
+            return self._registry.deliver_plain_gap(gap, session.has_history)
+        if session.history is None:
+            gap = replace(gap, id=None)
+        return self._registry.deliver_gap(gap)
 
     @overload
     def subscribe(
@@ -311,7 +336,7 @@ class Hub:
         return Subscription(subscriber, partial(self._registry.remove, subscriber, channel))
 
     @property
-    def history(self) -> History:
+    def history(self) -> MessageHistory:
         """The latest messages of each channel, kept by the broker.
 
         Raises:
@@ -391,6 +416,34 @@ class Hub:
         self._services.append(service)
         if self._nursery is not None:
             service(self._open_session(), self._nursery)
+
+    def _keep_topics(self, find_retention: FindRetention) -> None:
+        """Keep the messages of topics.
+
+        Args:
+            find_retention: returns the retention of the channel of a topic, or None.
+
+        Raises:
+            UsageError: the hub was opened without a history of topics.
+        """
+        if self._session is not None and self._session.topic_history is None:
+            raise UsageError(
+                f"the hub {self.name!r} is already open without a history of topics: create the "
+                "Channels before you open the hub"
+            )
+        self._topic_retentions.append(find_retention)
+
+    def _find_topic_retention(self, channel: str) -> Retention | None:
+        for find_retention in self._topic_retentions:
+            retention = find_retention(channel)
+            if retention is not None:
+                return retention
+        return None
+
+    def _topic_history(self) -> MessageHistory:
+        history = self._open_session().topic_history
+        assert history is not None, "a class has a history"
+        return history
 
     def socket(self) -> HubSocket:
         """Return a Socket for one client, for ``serve(hub.socket, ...)``."""

@@ -97,21 +97,24 @@ class ChannelFilter:
     Args:
         pattern: the channel or the pattern.
         literal: whether it is a channel even if it contains special characters.
+        everyone: whether broadcasts are included.
     """
 
-    __slots__ = ("_matches", "channel")
+    __slots__ = ("_everyone", "_matches", "channel")
 
-    def __init__(self, pattern: str, *, literal: bool = False) -> None:
+    def __init__(self, pattern: str, *, literal: bool = False, everyone: bool = True) -> None:
         is_channel = literal or not is_pattern(pattern)
         self.channel: str | None = pattern if is_channel else None
         """The channel; None for a pattern."""
+        self._everyone = everyone
         self._matches: Matcher = pattern.__eq__ if is_channel else compile_pattern(pattern)
 
     def __call__(self, channel: str) -> bool:
-        return channel == EVERYONE or self._matches(channel)
+        return self._everyone if channel == EVERYONE else self._matches(channel)
 
     def names(self) -> Iterator[str]:
         """The names of the channels; for a pattern, only that of broadcasts."""
-        yield EVERYONE
+        if self._everyone:
+            yield EVERYONE
         if self.channel:
             yield self.channel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import BrokerError, BrokerUnavailable
 from .history import (
-    History,
+    MessageHistory,
     MissedMessages,
     PageSize,
     Position,
@@ -39,7 +39,7 @@ class QueuedSubscriber(Subscriber):
         channels: ChannelFilter,
         queue: MessageQueue,
         counters: Counters,
-        history: History | None,
+        history: MessageHistory | None,
     ) -> None:
         self.channels: ChannelFilter = channels
         self.counters: Counters = counters
@@ -108,10 +108,16 @@ class QueuedSubscriber(Subscriber):
         """Remove and return the oldest event; there must be one."""
         return self._replay.pop() if self._replay else self.queue.pop()
 
-    async def read_history(self) -> None:
+    async def read_history(self, *, required: bool = False) -> None:
         """Read the next messages; return when events may be available or it is no longer behind.
 
         If the history cannot be read, a gap is added, and new messages follow.
+
+        Args:
+            required: raise an exception instead.
+
+        Raises:
+            BrokerUnavailable, BrokerError: only if ``required`` is true.
         """
         assert self._history is not None
         assert self._behind is not None
@@ -121,11 +127,13 @@ class QueuedSubscriber(Subscriber):
             missed = await history.after(self._behind, self.channels, self._page.count)
             finished = True
         except (BrokerUnavailable, BrokerError):
+            if required:
+                raise
             missed = MissedMessages((), complete=False, last=self._behind)
             finished = True
         finally:
             self._is_reading = False
-            if not finished:  # cancelled
+            if not finished:  # cancelled or raised
                 self.queue.discard(None)
         self._page.adapt(missed.messages)
         self._replay = list(reversed(missed.messages))

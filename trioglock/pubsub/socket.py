@@ -22,7 +22,7 @@ from ..errors import (
 from ..frames import Close, Data, PreparedMessage
 from ..hooks import ConnectionInfo, MaybeAwaitable, Reply, Socket
 from ..transports.urls import split_url
-from .history import History, format_id, parse_id
+from .history import MessageHistory, format_id, parse_id
 from .message import INCOMING, TOPIC_PREFIX, Event, Gap, Message, check_channel
 from .patterns import ChannelFilter
 from .queue import make_queue
@@ -182,7 +182,7 @@ class ClientSubscriber(QueuedSubscriber):
             self._ended = True
 
 
-def _history_of(hub: Hub) -> History | None:
+def _history_of(hub: Hub) -> MessageHistory | None:
     try:
         return hub.history
     except UsageError:

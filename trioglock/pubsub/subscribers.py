@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .message import EVERYONE, Event, Gap, Message
+from .message import EVERYONE, TOPIC_PREFIX, Event, Gap, Message
 from .patterns import ChannelFilter
 
 __all__ = ["Counters", "Subscriber", "SubscriberRegistry"]
@@ -104,6 +105,22 @@ class SubscriberRegistry:
         for subscriber in found:
             subscriber.put(gap)
         return bool(found) or gap.channel is None
+
+    def deliver_plain_gap(self, gap: Gap, has_history: Callable[[str], bool]) -> bool:
+        """Deliver a gap on ``incoming``, which concerns all channels without a history."""
+        topics = [channel for channel in self._channels if channel.startswith(TOPIC_PREFIX)]
+        if has_history(EVERYONE):
+            for channel in topics:
+                if not has_history(channel):
+                    for subscriber in list(self._channels[channel]):
+                        subscriber.put(gap)
+            return self.deliver_gap(gap)
+        complete = {one for name in topics if has_history(name) for one in self._channels[name]}
+        gap = Gap(gap.seconds)
+        for subscriber in (*self._all, *self._gaps_only):
+            if subscriber not in complete:
+                subscriber.put(gap)
+        return True
 
     def end(self) -> None:
         """End and remove all subscribers."""

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, cast
 import trio
 
 from ..errors import SlowConsumer
-from .history import History
+from .history import MessageHistory
 from .message import Event, Gap
 from .patterns import ChannelFilter
 from .queue import MessageQueue
@@ -32,7 +32,7 @@ class LoopSubscriber(QueuedSubscriber):
         channels: ChannelFilter,
         queue: MessageQueue,
         counters: Counters,
-        history: History | None,
+        history: MessageHistory | None,
     ) -> None:
         super().__init__(channels, queue, counters, history)
         self.ended: bool = False

@@ -11,7 +11,7 @@ import trio
 
 from ...errors import ConnectionClosedOK, InvalidOption
 from ...options import check_seconds, check_whole
-from .errors import ChannelClosed, ChannelOverflow, Disconnected
+from .errors import ChannelClosed, ChannelOverflow, Disconnected, InvalidMessage
 from .message import PhoenixMessage, PushReply, check_event
 from .presence import Presence
 
@@ -57,7 +57,10 @@ class ChannelQueue:
         max_queue: int | None,
         overflow: Overflow,
         presence: Presence | None,
+        id_field: str | None,
     ) -> None:
+        if not (id_field is None or isinstance(id_field, str)):
+            raise InvalidOption(f"id_field must be a str or None, not {id_field!r}")
         check_whole("max_queue", max_queue, least=1)
         if overflow not in get_args(Overflow):
             raise InvalidOption(
@@ -76,6 +79,8 @@ class ChannelQueue:
         self._max_queue = max_queue
         self._overflow = overflow
         self._presence = presence
+        self._id_field = id_field
+        self._last_id: Any = None
         self._answered = trio.Event()
         self._receivers = trio.lowlevel.ParkingLot()
         self.changes: int = 0
@@ -120,6 +125,18 @@ class ChannelQueue:
         """Return the payload of the next join, or an awaitable that returns it."""
         return self._payload() if callable(self._payload) else self._payload
 
+    def add_last_id(self, payload: Any) -> Any:
+        """Return the payload of a join with the id of the newest event, if there is one.
+
+        Raises:
+            InvalidMessage: the payload is not a JSON object.
+        """
+        if self._last_id is None:
+            return payload
+        if not isinstance(payload, dict):
+            raise InvalidMessage("with id_field, the payload of a join must be a dict")
+        return {**payload, "after": self._last_id}
+
     def on_joined(self, response: Any) -> None:
         """Record an accepted join."""
         self.response, self.last_error = response, None
@@ -144,6 +161,8 @@ class ChannelQueue:
         event, payload = message.event, message.payload
         if self._presence is not None and self._presence.receive(event, payload, join_ref):
             return None
+        if self._id_field is not None and isinstance(payload, dict):
+            self._last_id = payload.get(self._id_field, self._last_id)
         items = self.items
         limit = self._max_queue
         if limit is not None and len(items) >= limit:

@@ -441,8 +441,8 @@ class ChannelHooks(PhoenixHooks):
             scope.cancel()
 
     def _use_payload(self, channel: int, attempt: int, payload: Any) -> list[Effect]:
-        payload = {} if payload is None else payload
         try:
+            payload = self.queues[channel].add_last_id({} if payload is None else payload)
             self.check("", JOIN, payload)
         except (TypeError, ValueError) as error:
             return self._payload_failed(channel, attempt, error)

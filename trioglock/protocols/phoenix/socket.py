@@ -68,6 +68,7 @@ class PhoenixSocket:
         max_queue: int | None = 10_000,
         overflow: Overflow = "close",
         presence: Presence | None = None,
+        id_field: str | None = None,
     ) -> Channel:
         """Join a topic and wait for the server's answer.
 
@@ -87,6 +88,10 @@ class PhoenixSocket:
                 :exc:`ChannelOverflow` after the waiting messages have been received;
                 ``"drop_oldest"`` and ``"drop_newest"`` drop messages and count them.
             presence: the presence to keep in sync; presence messages are not queued.
+            id_field: the field with the ids of events, if the server keeps a history as
+                :class:`trioglock.channels.History` does. A rejoin adds ``{"after": id}`` with the
+                newest id to the payload, which must be a dict, so that the channel receives what it
+                has missed. If that is incomplete, :attr:`Channel.response` contains ``"gap"``.
 
         Raises:
             AlreadyJoined: the socket has already joined this topic.
@@ -104,6 +109,7 @@ class PhoenixSocket:
             max_queue=max_queue,
             overflow=overflow,
             presence=presence,
+            id_field=id_field,
         )
         try:
             await channel.wait_joined()
@@ -121,6 +127,7 @@ class PhoenixSocket:
         max_queue: int | None = 10_000,
         overflow: Overflow = "close",
         presence: Presence | None = None,
+        id_field: str | None = None,
     ) -> Channel:
         """Join a topic without waiting for the answer, with the arguments of :meth:`join`.
 
@@ -136,7 +143,7 @@ class PhoenixSocket:
         seconds = self._timeout if timeout is None else timeout
         deadline = trio.current_time() + seconds
         payload = copy_payload(payload)
-        queue = ChannelQueue(topic, payload, max_queue, overflow, presence)
+        queue = ChannelQueue(topic, payload, max_queue, overflow, presence, id_field)
         hooks = self._hooks
         if not callable(payload):
             hooks.check(topic, JOIN, {} if payload is None else payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from ..._hints import describe_value
 from ..._scope import open_scope
@@ -15,7 +15,7 @@ from ...errors import BrokerError, BrokerUnavailable, InvalidOption
 from ...options import check_seconds
 from ...retry import Backoff
 from ..broker import HISTORY_SECONDS, Broker, BrokerSession, Deliver
-from ..history import check_history
+from ..history import FindRetention, Retention, check_history, find_retention
 from .address import parse_address
 from .connection import RedisTimings
 from .history import RedisHistory, RedisSession
@@ -82,8 +82,7 @@ class RedisBroker(Broker):
         if not (backoff is None or isinstance(backoff, Backoff)):
             raise InvalidOption(f"backoff must be a Backoff, not {describe_value(backoff)}")
         self._address = parse_address(url, ssl_context)
-        self._history = history
-        self._history_seconds = history_seconds
+        self._retention = None if history is None else Retention(history, history_seconds)
         self._timings = RedisTimings(
             open_timeout=math.inf if open_timeout is None else open_timeout,
             publish_timeout=math.inf if publish_timeout is None else publish_timeout,
@@ -95,14 +94,23 @@ class RedisBroker(Broker):
     def __repr__(self) -> str:
         return f"<RedisBroker at {self._address}>"
 
+    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
+        return self._open(name, deliver, None)
+
+    def open_with_topics(
+        self, name: str, deliver: Deliver, find_retention: FindRetention
+    ) -> AbstractAsyncContextManager[BrokerSession]:
+        return self._open(name, deliver, find_retention)
+
     @asynccontextmanager
-    async def open(self, name: str, deliver: Deliver) -> AsyncIterator[BrokerSession]:
+    async def _open(
+        self, name: str, deliver: Deliver, topics: FindRetention | None
+    ) -> AsyncIterator[BrokerSession]:
         address, timings, keys = self._address, self._timings, HubKeys(name)
-        history_key = None if self._history is None else keys.ids
-        commands = CommandPipeline(address, timings, history_key)
-        history = None
-        if self._history is not None:
-            history = RedisHistory(commands, keys, self._history, self._history_seconds)
+        has_history = not (self._retention is None and topics is None)
+        commands = CommandPipeline(address, timings, keys.ids if has_history else None)
+        retention = find_retention(self._retention, topics)
+        history = RedisHistory(commands, keys, retention) if has_history else None
         receiver = PubSubReceiver(address, timings, keys, history, deliver)
         commands.partner, receiver.partner = receiver, commands
         async with open_scope() as nursery:
@@ -110,7 +118,10 @@ class RedisBroker(Broker):
             nursery.start_soon(commands.run)
             await self._wait_subscribed(receiver)
             try:
-                yield RedisSession(commands, keys, history)
+                session = RedisSession(commands, keys, retention)
+                session.history = None if self._retention is None else history
+                session.topic_history = None if topics is None else history
+                yield session
             finally:
                 commands.close()
 

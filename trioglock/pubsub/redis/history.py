@@ -8,8 +8,17 @@ from typing import Any
 
 from ...frames import Data
 from ..broker import BrokerSession
-from ..history import History, MissedMessages, Position, format_id, id_after, parse_id
-from ..message import INCOMING, Message
+from ..history import (
+    FindRetention,
+    MessageHistory,
+    MissedMessages,
+    Position,
+    Retention,
+    format_id,
+    id_after,
+    parse_id,
+)
+from ..message import Message
 from ..patterns import ChannelFilter
 from .connection import Argument
 from .pipeline import CommandPipeline
@@ -20,24 +29,32 @@ __all__ = ["RedisHistory", "RedisSession", "decode_data"]
 GREATEST = (2**63, 0)
 """A position after all messages."""
 
+UNLIMITED = Retention(2**63 - 1, None)
+"""The retention of a stream that another process keeps."""
 
-class RedisHistory(History):
+
+class RedisHistory(MessageHistory):
     """Reads the history of a hub.
 
     Args:
         commands: sends the commands.
         keys: the keys of the hub.
-        limit: maximum number of messages of each channel.
-        seconds: how long a message is kept; None for no limit.
+        find_retention: returns the retention of a channel.
     """
 
     def __init__(
-        self, commands: CommandPipeline, keys: HubKeys, limit: int, seconds: float | None
+        self, commands: CommandPipeline, keys: HubKeys, find_retention: FindRetention
     ) -> None:
-        self.limit: int = limit
-        self.seconds: float | None = seconds
         self._commands = commands
         self._keys = keys
+        self._find_retention = find_retention
+
+    def has_history(self, channel: str) -> bool:
+        """Whether the messages of a channel are kept."""
+        return self._find_retention(channel) is not None
+
+    def _retention(self, channel: str) -> Retention:
+        return self._find_retention(channel) or UNLIMITED
 
     async def read_ids(self) -> tuple[str, str]:
         """Return the newest id of any channel, and the one with which the history began."""
@@ -73,18 +90,19 @@ class RedisHistory(History):
         last, born = (parse_id(one.decode()) for one in ids)
         if position > last:
             return MissedMessages((), complete=False, last=format_id(last))
-        expired = self._is_expired(position, time) and position != last
         complete, found, end = position >= born, list[tuple[Position, Message]](), last
         for name, entries, oldest, length in zip(
             names, replies[::3], replies[1::3], replies[2::3], strict=True
         ):
+            limit, seconds = self._retention(name)
             messages = [_parse_entry(name, entry) for entry in entries]
             if len(messages) == count:
                 end = min(end, messages[-1][0])
             if not oldest or parse_id(oldest[0][0].decode()) > position:
-                if length > self.limit:  # the oldest one is not part of the history
+                if length > limit:  # the oldest one is not part of the history
                     complete, messages = False, messages[1:]
-                complete = complete and not expired
+                if position != last and _is_expired(position, time, seconds):
+                    complete = False
             found += messages
         found = sorted(one for one in found if one[0] <= end)[:count]
         if len(found) == count:
@@ -102,11 +120,6 @@ class RedisHistory(History):
             yield "XRANGE", stream, "-", "+", "COUNT", 1
             yield "XLEN", stream
 
-    def _is_expired(self, position: Position, time: Any) -> bool:
-        """Whether messages after a position may have been removed because of their age."""
-        now = int(time[0]) * 1000 + int(time[1]) // 1000
-        return self.seconds is not None and position[0] < now - int(self.seconds * 1000)
-
     async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
         names = list(channels.names())
         if channels.channel is None:
@@ -114,8 +127,9 @@ class RedisHistory(History):
             names = [name for one in index if channels(name := one.decode())][:count]
         replies = await self._commands.request_all(
             [
-                ("XREVRANGE", self._keys.stream(name), "+", "-", "COUNT", min(count, self.limit))
+                ("XREVRANGE", self._keys.stream(name), "+", "-", "COUNT", min(count, limit))
                 for name in names
+                for limit in [self._retention(name).limit]
             ]
         )
         found = [
@@ -134,19 +148,28 @@ class RedisSession(BrokerSession):
     """Publishes with PUBLISH, or with a script that also adds the message to the history."""
 
     def __init__(
-        self, commands: CommandPipeline, keys: HubKeys, history: RedisHistory | None
+        self, commands: CommandPipeline, keys: HubKeys, find_retention: FindRetention
     ) -> None:
-        self.history: History | None = history
         self._commands = commands
         self._keys = keys
-        self._limits = None if history is None else (history.limit, history.seconds)
+        self._find_retention = find_retention
+
+    def has_history(self, channel: str) -> bool:
+        return self._find_retention(channel) is not None
 
     async def publish(self, channel: str, data: Data) -> None:
-        if self._limits is None or channel == INCOMING:
+        retention = self._find_retention(channel)
+        if retention is None:
             await self._commands.request("PUBLISH", self._keys.plain(channel), data)
             return
-        names, arguments = publish_arguments(self._keys, channel, data, *self._limits)
+        names, arguments = publish_arguments(self._keys, channel, data, *retention)
         await self._commands.run_script(PUBLISH, names, arguments)
+
+
+def _is_expired(position: Position, time: Any, seconds: float | None) -> bool:
+    """Whether messages after a position may have been removed because of their age."""
+    now = int(time[0]) * 1000 + int(time[1]) // 1000
+    return seconds is not None and position[0] < now - int(seconds * 1000)
 
 
 def _parse_entry(channel: str, entry: Any) -> tuple[Position, Message]:

@@ -77,7 +77,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._last_alive = 0.0
         self._skip_until: Position | None = None  # already read from the history
         self._born = b""  # the id with which the history began
-        self._has_plain = False  # messages without a history have arrived
+        self._has_plain = False  # messages have arrived that the history should contain
 
     async def use(self, connection: RedisConnection) -> NoReturn:
         with PeerTimeout(self.timings.health_timeout) as deadline:
@@ -120,7 +120,7 @@ class PubSubReceiver(ReconnectingConnection):
         if history is None:
             await self._deliver_all([Gap(seconds)])
             return
-        # Messages without a history may always be missing.
+        # Messages of channels without a history may always be missing.
         gaps = [Gap(seconds, history.last, None if self._has_plain else INCOMING)]
         missed = MissedMessages((), complete=True, last=history.last, more=True)
         page = PageSize()
@@ -192,7 +192,8 @@ class PubSubReceiver(ReconnectingConnection):
         return Message(channel, decode_data(data), message_id)
 
     def _check_plain(self, channel: str) -> None:
-        if self._history is not None and channel != INCOMING and not self._has_plain:
+        history = self._history
+        if history is not None and not self._has_plain and history.has_history(channel):
             self._has_plain = True
             _logger.warning(
                 "a message on %r has no id and is not in the history: "

@@ -1,10 +1,10 @@
 """The keys of a hub in Redis, and the scripts that write to them.
 
 The messages on the ``news`` channel of the ``trioglock`` hub are in the stream
-``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel and the one
-with which the history began, and the sorted set ``{trioglock}:channels`` the time of the latest
-message of each channel. The braces put all keys of a hub into one hash slot, and no hub name
-contains them.
+``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel, the one with
+which the history began, and the longest time in milliseconds for which a channel is kept, 0 for no
+limit. The sorted set ``{trioglock}:channels`` contains the time of the latest message of each
+channel. The braces put all keys of a hub into one hash slot, and no hub name contains them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ PUBLISH = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ms, number = now, 1
-local known = redis.call('HMGET', KEYS[1], 'last', 'born')
-local born = known[2]
+local known = redis.call('HMGET', KEYS[1], 'last', 'born', 'kept')
+local born, longest = known[2], tonumber(known[3] or '-1')
 if known[1] then
   local last_ms, last_number = string.match(known[1], '^(%d+)-(%d+)$')
   if tonumber(last_ms) >= ms then
@@ -50,10 +50,16 @@ redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], id, 'data', ARGV[2])
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 local kept = tonumber(ARGV[4])
 if kept > 0 then
-  local oldest = string.format('%.0f', now - kept)
-  redis.call('XTRIM', KEYS[3], 'MINID', oldest)
+  redis.call('XTRIM', KEYS[3], 'MINID', string.format('%.0f', now - kept))
   redis.call('PEXPIRE', KEYS[3], ARGV[4])
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. oldest)
+end
+if longest < 0 or (longest > 0 and (kept == 0 or kept > longest)) then
+  longest = kept
+  redis.call('HSET', KEYS[1], 'kept', ARGV[4])
+end
+if longest > 0 then
+  local oldest = string.format('(%.0f', now - longest)
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', oldest)
 end
 redis.call('PUBLISH', KEYS[3], id .. ' ' .. born .. ' ' .. ARGV[2])
 return id

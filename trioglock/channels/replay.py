@@ -1,0 +1,117 @@
+"""Replays: the events that one member of a topic has missed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..connection.fanout import Fanout
+from ..pubsub import Gap, Hub, Message
+from ..pubsub.history import id_before
+from ..pubsub.message import Event
+from ..pubsub.patterns import ChannelFilter
+from ..pubsub.queue import make_queue
+from ..pubsub.queued_subscriber import QueuedSubscriber
+from .history import EVERYTHING
+
+if TYPE_CHECKING:
+    from .actor import ChannelActor
+    from .topics import TopicSubscriber
+
+__all__ = ["Replay"]
+
+EVENTS_PER_TURN = 64
+"""Number of events after which other tasks run."""
+
+
+class Replay(QueuedSubscriber):
+    """Sends the events that one member has missed, and then those that have arrived meanwhile.
+
+    The topic passes it all new events until :meth:`take` returns False.
+
+    Args:
+        member: the member.
+        topic: the topic.
+        hub: the hub, whose broker keeps a history of the topic.
+    """
+
+    def __init__(self, member: ChannelActor, topic: TopicSubscriber, hub: Hub) -> None:
+        queue = make_queue(hub.max_queue, "resume", max_bytes=hub.max_queue_bytes, gaps=True)
+        history = hub._topic_history()  # noqa: SLF001 - a part of the package
+        channels = ChannelFilter(topic.channel, literal=True, everyone=False)
+        super().__init__(channels, queue, hub.counters, history)
+        self._topic_history = history
+        self._member = member
+        self._topic = topic
+        self._is_sending = True
+        self._has_ended = False
+
+    async def start(self, after: str | None) -> bool:
+        """Read the first events.
+
+        Args:
+            after: the id of the last known event; ``EVERYTHING`` for all events that are kept,
+                None for the latest one.
+
+        Returns:
+            Whether events after the last known one may be missing.
+
+        Raises:
+            BrokerUnavailable, BrokerError: the history cannot be read.
+        """
+        position = after
+        if position is None:
+            position = self._topic_history.last
+            for latest in await self._topic_history.latest(self.channels, 1):
+                assert latest.id is not None
+                position = id_before(latest.id)
+        self.resume_after(position)
+        await self.read_history(required=True)
+        if not (self._replay and isinstance(self._replay[-1], Gap)):
+            return False
+        self._replay.pop()
+        return after is not None and after != EVERYTHING
+
+    def put(self, event: Event) -> None:
+        self.take(event)
+
+    def take(self, event: Event) -> bool:
+        """Take an event; return False if the member can receive this and later ones directly."""
+        if self.resuming and not self.admits(event):
+            return True
+        if self._is_sending:
+            self.enqueue(event)
+        return self._is_sending
+
+    async def send(self) -> None:
+        """Send the events until none are waiting."""
+        member, count = self._member, 0
+        while not self._has_ended:
+            if not len(self):
+                if not self.is_behind:
+                    self._is_sending = False
+                    return
+                await self.read_history()
+                continue
+            event = self.pop()
+            if isinstance(event, Gap):
+                member.lose_events(event)
+                return
+            self._deliver(event)
+            count += 1
+            if count % EVENTS_PER_TURN == 0:
+                await trio.lowlevel.checkpoint()
+            await member.outgoing.wait_space()
+            if member.hooks.intercept:
+                await member.wait_idle()
+
+    def _deliver(self, message: Message) -> None:
+        frame, origin = self._topic.read(message)
+        if frame is not None and (origin is None or origin != self._member.origin):
+            self._topic.deliver(frame, [self._member])
+            Fanout.current().schedule()
+
+    def end(self) -> None:
+        self._has_ended = True
+        self.clear()
