@@ -6,20 +6,19 @@
 Open the address that it prints in two browsers. With Redis, several processes are one chat:
 
     export REDIS_URL=redis://127.0.0.1:6379 MODERATOR_KEY=secret
-    python examples/chat/chat.py --port 8030
-    python examples/chat/chat.py --port 8031
+    PORT=8030 python examples/chat/chat.py
+    PORT=8031 python examples/chat/chat.py
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import hmac
+import mimetypes
 import os
 import secrets
 import signal
 import time
-from collections import defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,16 @@ from trioglock.channels import (
     Channel,
     Channels,
     ConnectRequest,
+    History,
     JoinRefused,
     Presence,
 )
-from trioglock.pubsub import Hub, MemoryBroker, Message, RedisBroker
+from trioglock.pubsub import Hub, Message, RedisBroker
 
+PORT = int(os.environ.get("PORT", "8030"))
 REDIS_URL = os.environ.get("REDIS_URL")
 MODERATOR_KEY = os.environ.get("MODERATOR_KEY") or secrets.token_urlsafe(12)
-SECONDS_REMOVED = 600
-MAX_NAME, MAX_TEXT = 40, 4000
+SECONDS_REMOVED, MAX_NAME, MAX_TEXT = 600, 40, 4000
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,23 @@ def authenticate(request: ConnectRequest) -> User | None:
 class Room(Channel[User]):
     """``room:<name>``. A person with several tabs is one key of the presence."""
 
+    history = History(size=200, seconds=24 * 3600)
+
     async def join(self, topic: str, payload: Any, user: User) -> Any:
         if removed_until.get(user.id, 0) > time.time():
             raise JoinRefused({"reason": "removed"})
         if not is_room(topic):
             raise JoinRefused({"reason": f"a room has a name of 1 to {MAX_NAME} characters"})
         await presence.track(self, user.id, user.meta(typing=False))
-        response = {"id": user.id, "is_moderator": user.is_moderator, "now": time.time()}
-        return {**response, "messages": list(recent[topic])}, user
+        return {**user.meta(), "id": user.id, "now": time.time()}, user
 
     async def handle_in(self, event: str, payload: Any, user: User) -> Any:
         match event:
-            case "message":
-                return self.talk(payload["text"].strip(), payload["key"], user), user
+            case "message" if 0 < len(text := payload["text"].strip()) <= MAX_TEXT:
+                message = {"from": {"id": user.id, "name": user.name}, "text": text}
+                # The page of the author recognizes its message by the key.
+                message |= {"at": time.time(), "key": payload["key"]}
+                return (Broadcast("message", message), Answer("ok")), user
             case "typing":
                 await presence.update(self, user.id, user.meta(typing=bool(payload["typing"])))
                 return None, user
@@ -90,23 +94,12 @@ class Room(Channel[User]):
                 return (Broadcast("removed", notice), Answer("ok")), user
         return Answer("error", {"reason": "this is not allowed"}), user
 
-    def talk(self, text: str, key: str, user: User) -> Any:
-        if not 0 < len(text) <= MAX_TEXT:
-            return Answer("error", {"reason": f"a message has 1 to {MAX_TEXT} characters"})
-        author = {"id": user.id, "name": user.name}
-        # The page of the author recognizes the message by its key.
-        message = {"text": text, "from": author, "at": time.time(), "key": key}
-        message["id"] = secrets.token_hex(8)
-        recent[self.topic].append(message)
-        return Broadcast("message", message), Answer("ok")
-
 
 class Lobby(Channel[tuple[User, frozenset[str]]]):
     """``lobby`` shows which rooms are open: the keys of the presence are the rooms of each page."""
 
     async def join(self, topic: str, payload: Any, user: User) -> Any:
-        _, state = await self.handle_in("rooms", payload, (user, frozenset()))
-        return {}, state
+        return await self.handle_in("rooms", payload, (user, frozenset()))
 
     async def handle_in(self, event: str, payload: Any, state: Any) -> Any:
         user, before = state
@@ -119,17 +112,16 @@ class Lobby(Channel[tuple[User, frozenset[str]]]):
 
 
 def is_room(topic: str) -> bool:
-    name = topic.removeprefix("room:")
-    return name != topic and name == name.strip() and 0 < len(name) <= MAX_NAME
+    kind, _, name = topic.partition(":")
+    return kind == "room" and name == name.strip() and 0 < len(name) <= MAX_NAME
 
 
-hub = Hub("chat", RedisBroker(REDIS_URL) if REDIS_URL else MemoryBroker())
+hub = Hub("chat", RedisBroker(REDIS_URL) if REDIS_URL else None)
 channels = Channels(
     {"room:*": Room, "lobby": Lobby}, hub=hub, connect=authenticate, id=lambda user: user.id
 )
 presence = Presence(channels)
 removed_until: dict[str, float] = {}
-recent: defaultdict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=100))
 
 
 @hub.on("removed")
@@ -139,39 +131,30 @@ def forget(message: Message) -> None:
 
 
 FOLDER = Path(__file__).parent
-PHOENIX = "node_modules/phoenix/priv/static/phoenix.mjs"
-FILES = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/phoenix.mjs": (PHOENIX, "text/javascript"),
-}
+PHOENIX = FOLDER / "node_modules/phoenix/priv/static/phoenix.mjs"
+FILES = {f"/{path.name}": path for path in (*FOLDER.glob("page.*"), FOLDER / "icon.svg", PHOENIX)}
 
 
 def serve_page(request: Request) -> Response | None:
     """Serve the files of the page, and the page itself for each room; WebSockets continue."""
     if "Upgrade" in request.headers:
         return None
-    name, content_type = FILES.get(request.path, FILES["/"])
+    path = FILES.get(request.path, FOLDER / "page.html")
+    content_type = mimetypes.guess_type(path)[0] or "text/javascript"
     headers = {"Content-Type": content_type, "Content-Security-Policy": "default-src 'self'"}
-    return Response(200, (FOLDER / name).read_bytes(), headers)
+    return Response(200, path.read_bytes(), headers)
 
 
-async def main(port: int) -> None:
+async def main() -> None:
+    serving = serve(channels.socket, "127.0.0.1", PORT, process_request=serve_page)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with (
-            hub,
-            serve(channels.socket, "127.0.0.1", port, process_request=serve_page) as server,
-        ):
+        async with hub, serving as server:
             url = f"http://127.0.0.1:{server.port}/"
             print(f"open {url}\nmoderators open {url}#moderator={MODERATOR_KEY}", flush=True)
             await anext(signals)
 
 
 if __name__ == "__main__":
-    if not (FOLDER / PHOENIX).exists():
+    if not PHOENIX.exists():
         raise SystemExit("phoenix.js is missing; run: npm ci --prefix examples/chat")
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=8030, help="0 for a free port")
-    trio.run(main, parser.parse_args().port)
+    trio.run(main)

@@ -45,7 +45,7 @@ class Room {
     this.name = name;
     this.topic = `room:${name}`;
     this.items = element("ol");
-    this.ids = new Set();
+    this.lastId = 0;  // of the last event of the history that this page has
     this.pending = new Map();  // items of messages that the server has not confirmed, by key
     this.last = null;
     this.unread = 0;
@@ -53,21 +53,26 @@ class Room {
     this.error = "";
     this.isJoined = false;
     this.scrollTop = null;  // null: at the end
-    this.channel = socket.channel(this.topic, {});
+    this.channel = socket.channel(this.topic, () => ({after: this.lastId}));
+    this.channel.onMessage = (event, payload) => {
+      this.lastId = payload?.id ?? this.lastId;
+      return payload;
+    };
     this.presence = new Presence(this.channel);
     this.presence.onSync(() => { showRooms(); if (this === current) showPeople(); });
     this.stopTyping = null;  // the timer while this page is typing
-    this.channel.on("message", message => this.receive(message, true));
+    this.channel.on("message", message => this.receive(message));
     this.channel.on("removed", ({name, by}) => this.add(divider(`${by} removed ${name}`)));
     this.channel.join()
       .receive("ok", response => this.joined(response))
       .receive("error", ({reason}) => this.refused(reason));
   }
 
-  joined({id, is_moderator, messages}) {
+  joined({id, is_moderator, now, gap}) {
     me = {id, is_moderator};
     showMe();
-    for (const message of messages) this.receive(message, this.isJoined);
+    this.joinedAt ??= now;  // what is older is history
+    if (gap) this.add(divider(this.last ? "Some messages may be missing" : "Earlier messages are no longer kept"));
     this.isJoined = true;
     showAll();
   }
@@ -95,9 +100,8 @@ class Room {
 
   // Messages.
 
-  receive(message, isNew) {
-    if (this.ids.has(message.id)) return;
-    this.ids.add(message.id);
+  receive(message) {
+    const isNew = message.at >= this.joinedAt;
     const isOwn = message.from.id === me.id;
     if (isOwn) this.forgetPending(message.key);
     if (isNew && !isOwn) this.noteUnread();
