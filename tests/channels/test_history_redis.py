@@ -225,8 +225,8 @@ async def test_a_join_during_an_outage_is_refused_until_the_history_can_be_read(
         await read(raw, 1)
 
 
-MEMBERS = 60
-EVENTS_PER_SECOND = 100
+MEMBERS = 50
+EVENTS_PER_SECOND = 50
 
 
 class Servers:
