@@ -205,15 +205,20 @@ class MessageHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A limit on the messages that a client sends: a strict sliding window.
+    """A limit on messages in a time.
 
-    No more than ``messages`` of them arrive at the server in any ``per`` seconds. Their delay in
-    the network varies, so the limit is enforced with a margin.
+    With ``send_rate`` of a client it is a strict sliding window: no more than ``messages`` arrive
+    at the server in any ``per`` seconds. Their delay in the network varies, so the limit is
+    enforced with a margin.
+
+    With the limits of :class:`trioglock.channels.Channels` it is a token bucket: a client may send
+    ``messages`` at once, and ``messages / per`` in each second after that.
 
     Args:
         messages: the number of messages.
         per: the length of the window in seconds.
-        margin: seconds added to the window. None means 5% of ``per``, but at most 0.05.
+        margin: seconds added to the window of ``send_rate``. None means 5% of ``per``, but at most
+            0.05.
 
     Raises:
         InvalidOption: an argument is of the wrong type or out of range.

@@ -202,8 +202,8 @@ class ChannelsHosting(ABC):
         async with self.host(job) as host, self.clients(host) as clients:
             await clients.open(members + joiners, joined=False)
             await self._join_presence(host, clients, (0, members))
-            await trio.sleep(SETTLE_SECONDS)
             for number in range(-1, rounds):
+                await trio.sleep(SETTLE_SECONDS)
                 await clients.watch(PRESENCE_MARK, members * joiners, members)
                 began = await host.usage()
                 if job.way == "diff":
@@ -237,7 +237,6 @@ class ChannelsHosting(ABC):
         ask = {"text": PRESENCE_LEAVE, "reply": host.dialect.reply, "clients": (members, None)}
         await clients.call("ask", **ask)
         await clients.wait()
-        await trio.sleep(SETTLE_SECONDS)
 
     async def keep(self, job: Job) -> dict[str, float]:
         """Keep clients that have joined a topic, and then further topics.

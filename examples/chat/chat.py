@@ -1,121 +1,160 @@
-"""A chat with rooms: each path is a room and shows the names of its members.
+"""A chat in the browser: rooms, presence, "is typing", history, moderators, many processes.
 
+    npm ci --prefix examples/chat        # once: installs phoenix.js, the client in the page
     python examples/chat/chat.py
 
-Open http://127.0.0.1:8030/ in two windows. The names are kept in this process. With several
-processes, use a RedisBroker for the messages and keep the names in Redis too.
+Open the address that it prints in two browsers. With Redis, several processes are one chat:
+
+    export REDIS_URL=redis://127.0.0.1:6379 MODERATOR_KEY=secret
+    PORT=8030 python examples/chat/chat.py
+    PORT=8031 python examples/chat/chat.py
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import hashlib
+import hmac
+import mimetypes
+import os
+import secrets
 import signal
-from collections import Counter, defaultdict
-from functools import partial
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import trio
 
-from trioglock import Close, ConnectionInfo, Disconnect, InvalidOption, Request, Response, serve
-from trioglock.pubsub import Hub, HubSocket
+from trioglock import Request, Response, serve
+from trioglock.channels import (
+    Answer,
+    Broadcast,
+    Channel,
+    Channels,
+    ConnectRequest,
+    History,
+    JoinRefused,
+    Presence,
+)
+from trioglock.pubsub import Hub, Message, RedisBroker
 
-PAGE = Path(__file__).with_name("page.html").read_bytes()
-HTML = {"Content-Type": "text/html; charset=utf-8"}
-MAX_LENGTH = 2000
-
-
-class Presence:
-    """The names in each room; a name with two windows is listed once."""
-
-    def __init__(self) -> None:
-        self._rooms: defaultdict[str, Counter[str]] = defaultdict(Counter)
-
-    def enter(self, room: str, name: str) -> bool:
-        """Add a name; return whether it is new."""
-        self._rooms[room][name] += 1
-        return self._rooms[room][name] == 1
-
-    def leave(self, room: str, name: str) -> bool:
-        """Remove a name; return whether its last window has left."""
-        members = self._rooms[room]
-        members[name] -= 1
-        if members[name]:
-            return False
-        del members[name]
-        if not members:
-            del self._rooms[room]
-        return True
-
-    def names(self, room: str) -> list[str]:
-        return sorted(self._rooms[room]) if room in self._rooms else []
+PORT = int(os.environ.get("PORT", "8030"))
+REDIS_URL = os.environ.get("REDIS_URL")
+MODERATOR_KEY = os.environ.get("MODERATOR_KEY") or secrets.token_urlsafe(12)
+SECONDS_REMOVED, MAX_NAME, MAX_TEXT = 600, 40, 4000
 
 
-class Guest(HubSocket):
-    """One window: ``/rooms/<room>?name=<name>``."""
+@dataclass(frozen=True)
+class User:
+    id: str
+    name: str
+    is_moderator: bool
 
-    name = ""
+    def meta(self, **status: bool) -> dict[str, Any]:
+        return {"name": self.name, "is_moderator": self.is_moderator, **status}
 
-    def __init__(self, hub: Hub, presence: Presence) -> None:
-        super().__init__(hub)
-        self.presence = presence
 
-    def channel_of(self, info: ConnectionInfo) -> str:
-        channel = super().channel_of(info)
-        [name] = parse_qs(urlsplit(info.url).query).get("name", [""])
-        if not channel.startswith("rooms/") or not 0 < len(name.strip()) <= 30:
-            raise InvalidOption("a room and a name are required")
-        self.name = name.strip()
-        return channel
+def authenticate(request: ConnectRequest) -> User | None:
+    """A browser keeps a random secret, so that nobody else can use its id, the secret's hash."""
+    secret, _, key = (request.token or "").partition(" ")
+    name = " ".join(request.params.get("name", "").split())
+    if len(secret) < 32 or not 0 < len(name) <= MAX_NAME:
+        return None
+    user_id = hashlib.sha256(secret.encode()).hexdigest()[:16]
+    return User(user_id, name, hmac.compare_digest(key.encode(), MODERATOR_KEY.encode()))
 
-    def handle_connect(self, info: ConnectionInfo, state: Any) -> Any:
-        if state is not None:
-            info.connection.start_soon(self.enter, state.channel)
-        return super().handle_connect(info, state)
 
-    async def enter(self, room: str) -> None:
-        is_new = self.presence.enter(room, self.name)
-        await self.send(room, {"event": "joined" if is_new else "present", "name": self.name})
+class Room(Channel[User]):
+    """``room:<name>``. A person with several tabs is one key of the presence."""
 
-    async def handle_receive(self, frame: Any, state: Any) -> tuple[Any, Any]:
-        if not isinstance(frame, str) or len(frame) > MAX_LENGTH:
-            return Close(1008, f"a message must be text of at most {MAX_LENGTH} characters"), state
-        message = {"event": "message", "name": self.name, "text": frame}
-        return await self.publish(json.dumps(message), state.channel), state
+    history = History(size=200, seconds=24 * 3600)
 
-    async def terminate(self, reason: Disconnect, state: Any) -> None:
-        super().terminate(reason, state)
-        if state is not None and self.presence.leave(state.channel, self.name):
-            await self.send(state.channel, {"event": "left", "name": self.name})
+    async def join(self, topic: str, payload: Any, user: User) -> Any:
+        if removed_until.get(user.id, 0) > time.time():
+            raise JoinRefused({"reason": "removed"})
+        if not is_room(topic):
+            raise JoinRefused({"reason": f"a room has a name of 1 to {MAX_NAME} characters"})
+        await presence.track(self, user.id, user.meta(typing=False))
+        return {**user.meta(), "id": user.id, "now": time.time()}, user
 
-    async def send(self, room: str, event: dict[str, object]) -> None:
-        event["names"] = self.presence.names(room)
-        await self.publish(json.dumps(event), room)
+    async def handle_in(self, event: str, payload: Any, user: User) -> Any:
+        match event:
+            case "message" if 0 < len(text := payload["text"].strip()) <= MAX_TEXT:
+                message = {"from": {"id": user.id, "name": user.name}, "text": text}
+                # The page of the author recognizes its message by the key.
+                message |= {"at": time.time(), "key": payload["key"]}
+                return (Broadcast("message", message), Answer("ok")), user
+            case "typing":
+                await presence.update(self, user.id, user.meta(typing=bool(payload["typing"])))
+                return None, user
+            case "remove" if user.is_moderator:
+                await hub.publish(payload["id"], "removed")
+                await channels.disconnect(payload["id"])
+                notice = {"name": payload["name"], "by": user.name}
+                return (Broadcast("removed", notice), Answer("ok")), user
+        return Answer("error", {"reason": "this is not allowed"}), user
+
+
+class Lobby(Channel[tuple[User, frozenset[str]]]):
+    """``lobby`` shows which rooms are open: the keys of the presence are the rooms of each page."""
+
+    async def join(self, topic: str, payload: Any, user: User) -> Any:
+        return await self.handle_in("rooms", payload, (user, frozenset()))
+
+    async def handle_in(self, event: str, payload: Any, state: Any) -> Any:
+        user, before = state
+        rooms = frozenset(filter(is_room, payload["rooms"]))
+        for room in before - rooms:
+            await presence.untrack(self, room)
+        for room in rooms - before:
+            await presence.track(self, room, {"id": user.id})
+        return None, (user, rooms)
+
+
+def is_room(topic: str) -> bool:
+    kind, _, name = topic.partition(":")
+    return kind == "room" and name == name.strip() and 0 < len(name) <= MAX_NAME
+
+
+hub = Hub("chat", RedisBroker(REDIS_URL) if REDIS_URL else None)
+channels = Channels(
+    {"room:*": Room, "lobby": Lobby}, hub=hub, connect=authenticate, id=lambda user: user.id
+)
+presence = Presence(channels)
+removed_until: dict[str, float] = {}
+
+
+@hub.on("removed")
+def forget(message: Message) -> None:
+    """Every process refuses somebody whom a moderator has removed in one of them."""
+    removed_until[str(message.data)] = time.time() + SECONDS_REMOVED
+
+
+FOLDER = Path(__file__).parent
+PHOENIX = FOLDER / "node_modules/phoenix/priv/static/phoenix.mjs"
+FILES = {f"/{path.name}": path for path in (*FOLDER.glob("page.*"), FOLDER / "icon.svg", PHOENIX)}
 
 
 def serve_page(request: Request) -> Response | None:
-    """Serve the page for every room; let WebSocket handshakes continue."""
+    """Serve the files of the page, and the page itself for each room; WebSockets continue."""
     if "Upgrade" in request.headers:
         return None
-    if request.path == "/" or unquote(request.path).startswith("/rooms/"):
-        return Response(200, PAGE, HTML)
-    return Response(404, "not found")
+    path = FILES.get(request.path, FOLDER / "page.html")
+    content_type = mimetypes.guess_type(path)[0] or "text/javascript"
+    headers = {"Content-Type": content_type, "Content-Security-Policy": "default-src 'self'"}
+    return Response(200, path.read_bytes(), headers)
 
 
-async def main(port: int) -> None:
-    presence = Presence()
-    hub = Hub(overflow="close")
-    target = partial(Guest, hub, presence)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as stop:
-        async with hub, serve(target, "127.0.0.1", port, process_request=serve_page) as server:
-            print(f"open http://127.0.0.1:{server.port}/", flush=True)
-            await anext(stop)
+async def main() -> None:
+    serving = serve(channels.socket, "127.0.0.1", PORT, process_request=serve_page)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with hub, serving as server:
+            url = f"http://127.0.0.1:{server.port}/"
+            print(f"open {url}\nmoderators open {url}#moderator={MODERATOR_KEY}", flush=True)
+            await anext(signals)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, default=8030, help="0 for a free port")
-    options = parser.parse_args()
-    trio.run(main, options.port)
+    if not PHOENIX.exists():
+        raise SystemExit("phoenix.js is missing; run: npm ci --prefix examples/chat")
+    trio.run(main)

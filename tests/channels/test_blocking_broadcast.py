@@ -12,13 +12,19 @@ import trio
 from tests.channels.helpers import serving_channels
 from tests.pubsub.redis_server import RealRedis
 from trioglock import BrokerUnavailable, EncodeError, InvalidOption, UsageError
-from trioglock.channels import Channel, broadcast, disconnect
+from trioglock.channels import Channel, History, broadcast, disconnect
 from trioglock.protocols.phoenix import InvalidMessage
 from trioglock.pubsub import Hub, RedisBroker
 
 
 class Room(Channel[None]):
     """Has no events of its own."""
+
+
+class Chat(Channel[None]):
+    """Keeps its events."""
+
+    history = History(size=2)
 
 
 @pytest.mark.slow
@@ -42,6 +48,21 @@ async def test_a_thread_broadcasts_to_the_clients_of_a_server_and_disconnects_on
         assert raw.connection.close_code == 1001
 
 
+@pytest.mark.slow
+async def test_a_broadcast_is_kept_in_the_history_of_the_channel_class(redis: RealRedis) -> None:
+    routes: dict[str, type[Channel[Any]]] = {"chat:*": Chat}
+    async with (
+        serving_channels(routes, hub=Hub(broker=RedisBroker(redis.url))) as site,
+        site.dial() as raw,
+    ):
+        for number in range(3):
+            call = partial(broadcast, url=redis.url, history=Chat.history)
+            await trio.to_thread.run_sync(call, "chat:1", "said", {"n": number})
+        await raw.send("1", "1", "chat:1", "phx_join", {"after": 0})
+        assert (await raw.receive())[4] == {"response": {}, "status": "ok"}
+        assert [(await raw.receive())[4]["n"] for _ in range(2)] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -56,6 +77,11 @@ def test_what_cannot_be_sent_is_refused_before_redis_is_contacted(
 ) -> None:
     with pytest.raises(error):
         broadcast(*arguments, url="not a URL")
+
+
+def test_the_history_is_that_of_the_channel_class() -> None:
+    with pytest.raises(InvalidOption, match=r"such as Room\.history, not 100"):
+        broadcast("room:1", "shout", {}, history=100)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,17 @@ from trioglock.cli.group import group
 
 __all__ = ["check_commands", "nox_sessions"]
 
-OTHERS = {"apt-get", "echo", "http.server", "hypercorn", "jq", "pytest", "redis-cli"}
+OTHERS = {
+    "apt-get",
+    "echo",
+    "export",
+    "http.server",
+    "hypercorn",
+    "jq",
+    "npm",
+    "pytest",
+    "redis-cli",
+}
 OTHERS |= {"redis-server", "twine", "venv"}
 """Programs whose arguments are not checked."""
 

@@ -10,12 +10,12 @@ import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import which
 
 import pytest
 import trustme
 
-from tests.interop.peers import CLIENTS, HERE, NODE, Dialer, Server, install_ws, running
+from tests.interop.peers import CLIENTS, HERE, NODE, Dialer, Server, running
+from tests.node_packages import find_node, install_packages
 
 SERVERS = ["websockets", "aiohttp", "node"]
 
@@ -44,10 +44,8 @@ def trust(authority: trustme.CA) -> ssl.SSLContext:
 def server(request: pytest.FixtureRequest, certificate: Path) -> Iterator[Server]:
     """Each server; ws for Node.js is installed before its first use."""
     if request.param == "node":
-        node = which("node")
-        if node is None:
-            pytest.skip("there is no node on this machine")
-        install_ws()
+        node = find_node()
+        install_packages(NODE)
         command: list[str | Path] = [node, NODE / "server.js"]
     else:
         command = [sys.executable, HERE / f"{request.param}_server.py"]

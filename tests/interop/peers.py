@@ -9,11 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import which
 from typing import Any, Literal, Unpack
 from urllib.parse import urlencode
 
-import pytest
 import trio
 
 from trioglock import (
@@ -29,7 +27,6 @@ from trioglock import (
 HERE = Path(__file__).parent
 NODE = HERE / "node"
 
-SECONDS_TO_INSTALL = 60
 SECONDS_TO_START = 30
 SECONDS_TO_STOP = 10
 SECONDS_OF_A_TEST = 30
@@ -128,21 +125,3 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.wait(SECONDS_TO_STOP)
     finally:
         process.kill()
-
-
-def install_ws() -> None:
-    """Install the locked version of the package ws unless it is installed."""
-    if (NODE / "node_modules" / "ws").is_dir():
-        return
-    npm = which("npm")
-    if npm is None:
-        pytest.skip("there is no npm on this machine to install ws")
-    install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own package.json
-            install, cwd=NODE, timeout=SECONDS_TO_INSTALL, capture_output=True, encoding="utf-8"
-        )
-    except subprocess.TimeoutExpired:
-        pytest.skip(f"npm could not install ws within {SECONDS_TO_INSTALL} seconds")
-    if done.returncode:
-        pytest.skip(f"npm could not install ws: {done.stderr}")

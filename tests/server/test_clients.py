@@ -12,12 +12,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from shutil import which
 
 import pytest
 import trio
 
-from tests.interop.peers import NODE, install_ws
+from tests.interop.peers import NODE
+from tests.node_packages import find_node, install_packages
 from tests.server.clients.play import LIBRARIES
 from tests.server.helpers import logged
 from tests.transports.servers import authority, server_context
@@ -63,10 +63,8 @@ def command(library: str) -> list[str | Path]:
     """The command of the client; Node's is installed on its first use."""
     if library != "node":
         return [sys.executable, CLIENTS / "play.py", library]
-    node = which("node")
-    if node is None:
-        pytest.skip("there is no node on this machine")
-    install_ws()
+    node = find_node()
+    install_packages(NODE)
     return [node, CLIENTS / "play.js"]
 
 

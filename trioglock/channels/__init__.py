@@ -4,6 +4,7 @@ from ..protocols.phoenix.errors import ChannelClosed
 from .blocking_broadcast import broadcast, disconnect
 from .channel import Channel, ClientEvent
 from .channels import Channels
+from .credentials import Credentials
 from .handshake import ConnectRequest
 from .history import History
 from .presence import Presence
@@ -18,6 +19,7 @@ __all__ = [
     "Channels",
     "ClientEvent",
     "ConnectRequest",
+    "Credentials",
     "History",
     "JoinRefused",
     "Left",

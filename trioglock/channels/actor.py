@@ -49,6 +49,10 @@ _logger = logging.getLogger("trioglock.channels")
 MAX_PENDING = 1024
 """Maximum number of messages that wait for the hooks of one join."""
 
+MAX_PENDING_SIZE = 2**22
+"""Total size of the frames of one client whose messages wait for hooks, beyond which no other push
+waits."""
+
 JOBS_PER_TURN = 64
 """A task that runs only plain hooks lets other tasks run after this many of them."""
 
@@ -73,6 +77,8 @@ class _Job(NamedTuple):
     ref: str | None
     event: str
     payload: Any
+    size: int = 0
+    """The size of the frame, if the client has sent it."""
 
 
 class _Pending(NamedTuple):
@@ -272,8 +278,7 @@ class ChannelActor:
 
     def _return_jobs(self) -> None:
         """Answer the messages that have waited for a join that has failed."""
-        jobs, self._jobs = self._jobs, None
-        for kind, ref, event, payload in jobs or ():
+        for kind, ref, event, payload, _ in self._drop_jobs():
             if kind in (IN, LEAVE):
                 self._socket.receive(
                     PhoenixMessage(self.join.join_ref, ref, self.join.topic, event, payload)
@@ -284,7 +289,7 @@ class ChannelActor:
         job = _Job(IN, ref, event, payload)
         if not self._busy:
             self._run_now(job)
-        elif not self._add(job):
+        elif not self._add_push(job):
             self._reply(self._machine.answer(self.join, ref, "error", OVERLOADED))
 
     def handle_out(self, event: str, payload: Any) -> None:
@@ -337,6 +342,16 @@ class ChannelActor:
             self._busy = True
             self._start_task(None)
 
+    def _add_push(self, job: _Job) -> bool:
+        socket, size = self._socket, self._socket.frame_size
+        # One message of any size may wait.
+        if 0 < socket.waiting_size > MAX_PENDING_SIZE - size:
+            return False
+        if not self._add(job._replace(size=size)):
+            return False
+        socket.waiting_size += size
+        return True
+
     def _add(self, job: _Job) -> bool:
         """Add a job to those that wait; return False if there are too many."""
         if self._jobs is None:
@@ -345,6 +360,18 @@ class ChannelActor:
             return False
         self._jobs.append(job)
         return True
+
+    def _next(self, jobs: deque[_Job]) -> _Job:
+        job = jobs.popleft()
+        self._socket.waiting_size -= job.size
+        return job
+
+    def _drop_jobs(self) -> Sequence[_Job]:
+        jobs, self._jobs = self._jobs, None
+        if not jobs:
+            return ()
+        self._socket.waiting_size -= sum([job.size for job in jobs])
+        return tuple(jobs)
 
     # Running jobs.
 
@@ -363,7 +390,7 @@ class ChannelActor:
             for _ in range(len(jobs)):
                 if self._reason is not None:
                     break
-                later = self._run(jobs.popleft())
+                later = self._run(self._next(jobs))
                 if later is not None:
                     self._start_task(later)
                     return
@@ -406,7 +433,7 @@ class ChannelActor:
         count = 0
         while self._jobs and self._reason is None:
             count += 1
-            job = self._jobs.popleft()
+            job = self._next(self._jobs)
             if job.kind == IN:
                 await self.outgoing.wait_space()
             later = self._run(job)
@@ -419,27 +446,29 @@ class ChannelActor:
 
     def _run(self, job: _Job) -> Later | None:
         """Run a job; return the part of it that has to wait."""
-        kind, ref, event, payload = job
+        kind, ref, event, payload, _ = job
         if kind == LEAVE:
             self._leave(ref)
             return None
-        name = f"{self.hooks.name}.{kind}"
+        hooks, channel, state = self.hooks, self._channel, self._state
+        name = hooks.in_name
         try:
             hook: Callable[..., Any]
-            arguments: tuple[Any, ...]
+            arguments: tuple[Any, ...] = (event, payload, state)
             if kind == IN:
-                hook, is_async, name = self.hooks.find(self._channel, event)
-                if self.hooks.router is None:
-                    arguments = (event, payload, self._state)
+                if hooks.router is None:
+                    hook, is_async = channel.handle_in, hooks.in_is_async
                 else:
-                    arguments = (ClientEvent(event, payload, self._channel), self._state)
+                    hook, is_async, name = hooks.find(hooks.router, event)
+                    arguments = (ClientEvent(event, payload, channel), state)
                 self._ref, self._ref_is_valid, self._ref_is_taken = ref, True, False
             elif kind == OUT:
-                hook, is_async = self._channel.handle_out, self.hooks.out_is_async
-                arguments = (event, payload, self._state)
+                name = f"{hooks.name}.{OUT}"
+                hook, is_async = channel.handle_out, hooks.out_is_async
             else:
-                hook, is_async = self._channel.handle_cast, self.hooks.cast_is_async
-                arguments = (payload, self._state)
+                name = f"{hooks.name}.{CAST}"
+                hook, is_async = channel.handle_cast, hooks.cast_is_async
+                arguments = (payload, state)
             if is_async:
                 return partial(self._run_async, job, name, hook, arguments)
             result, self._state = split_outcome(name, hook(*arguments))
@@ -519,7 +548,7 @@ class ChannelActor:
         """Give up answering a push whose ref was not kept."""
         if job.kind == IN:
             self._ref_is_valid = False
-            if not self._ref_is_taken:
+            if self.join.refs and not self._ref_is_taken:
                 self._machine.forget(self.join, job.ref)
 
     def _reply_all(self, messages: Iterable[PhoenixMessage | None]) -> None:
@@ -630,7 +659,7 @@ class ChannelActor:
         if self._reason is None:
             self._reason = reason
             self._busy = True
-            self._jobs = None
+            self._drop_jobs()
             self._ref_is_valid = False
             self._socket.index.leave(self)
 
@@ -726,7 +755,8 @@ class ChannelActor:
 
     def _forget(self) -> None:
         self._socket.remove(self)
-        self._channel = self._jobs = None  # the channel refers to this object
+        self._drop_jobs()
+        self._channel = None  # it refers to this object
 
     def _log_terminate(self) -> None:
         _logger.exception(  # noqa: LOG004 - called while an exception is handled

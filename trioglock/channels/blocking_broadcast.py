@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._hints import describe_value
+from ..errors import InvalidOption
 from ..protocols.phoenix.message import check_event, check_topic
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import publish
@@ -52,6 +54,11 @@ def broadcast(
         UsageError: called in a trio task: use ``await channels.broadcast()`` there.
     """
     if history is not None:
+        if not isinstance(history, History):
+            raise InvalidOption(
+                "history must be that of the channel class, such as Room.history, not "
+                f"{describe_value(history)}"
+            )
         history.check_broadcast(payload)
     frame = _serializer.encode_broadcast(check_topic(topic), check_event(event), payload)
     refuse_trio_task("broadcast", "channels.broadcast")

@@ -275,6 +275,7 @@ class ChannelHookTable:
         "has_cast",
         "history",
         "in_is_async",
+        "in_name",
         "intercept",
         "join_is_async",
         "name",
@@ -285,6 +286,7 @@ class ChannelHookTable:
 
     def __init__(self, kind: type[Channel[Any]]) -> None:
         self.name: str = kind.__qualname__
+        self.in_name: str = f"{self.name}.handle_in"
         if isinstance(kind.intercept, str) or not all(
             isinstance(event, str) for event in kind.intercept
         ):
@@ -314,15 +316,13 @@ class ChannelHookTable:
         self.terminate_is_async: bool = is_async(kind.terminate)
         self.has_cast: bool = kind.handle_cast is not Channel.handle_cast
 
-    def find(self, channel: Channel[Any], event: str) -> tuple[Callable[..., Any], bool, str]:
-        """Return the handler of an event, whether it is async, and its name.
+    def find(self, router: Router, event: str) -> tuple[Callable[..., Any], bool, str]:
+        """Return the handler of an event in the router, whether it is async, and its name.
 
         Raises:
-            LookupError: a Router has no handler for the event.
+            LookupError: there is none.
         """
-        if self.router is None:
-            return channel.handle_in, self.in_is_async, f"{self.name}.handle_in"
-        handler = self.router.find(event)
+        handler = router.find(event)
         if handler is ignore:
             raise LookupError(f"the router of {self.name} has no handler for {event!r}")
         return handler, is_async(handler), label(handler)

@@ -10,18 +10,24 @@ from typing import Any, ClassVar
 from .._hints import describe_value
 from ..errors import InvalidOption
 from ..frames import Data
-from ..options import check_whole
+from ..options import Rate, check_whole
 from ..protocols.phoenix.message import check_event, check_topic
 from ..pubsub import Hub
 from ..pubsub.history import Retention
 from ..server import ServeTarget
 from .channel import Channel
+from .credentials import Refresh
 from .handshake import Authenticate, ChannelsTarget, Identify
+from .limits import check_rate
 from .routes import ChannelRoutes
-from .socket import ChannelsSocket
+from .socket import ChannelsSocket, SocketOptions
 from .topics import DISCONNECT, TopicIndex, hub_channel, id_channel, topic_of
 
 __all__ = ["Channels"]
+
+MESSAGE_RATE = Rate(2000, per=2)
+JOIN_RATE = Rate(500, per=10)
+"""Clients repeat joins that fail after 1, 2, 5 and then every 10 seconds, possibly 100 of them."""
 
 
 class Channels:
@@ -49,11 +55,22 @@ class Channels:
         hub: carries broadcasts and disconnects between processes. It must be open while the server
             runs.
         connect: called with the :class:`ConnectRequest` of each client, plain or async. It returns
-            the user, or None to refuse the client with 403. By default every client may connect,
-            and the user is None.
+            the user, or :class:`Credentials` with the user and the time at which the connection is
+            closed, or None to refuse the client with 403. By default every client may connect, and
+            the user is None.
         id: called with the user; returns the id of the connection for :meth:`disconnect`, or None.
             By default connections have no id.
+        refresh: called with a new ``access_token`` that a client has pushed and the current user,
+            plain or async. It returns the user or :class:`Credentials`, or None to refuse the
+            token. Without it, credentials cannot be renewed, and the event ``access_token`` is like
+            any other.
         max_topics: maximum number of topics that one client may have joined.
+        message_rate: the limit on messages of one client, including joins and heartbeats; None for
+            no limit. The first ``messages`` of them may come at once.
+        join_rate: the same for joins and new tokens, successful or not.
+
+    The reply to a message that exceeds a limit is an error. A client that goes on, until more
+    messages were refused than the limit allows, is closed with 1008.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
@@ -69,16 +86,26 @@ class Channels:
         hub: Hub,
         connect: Authenticate | None = None,
         id: Identify | None = None,  # noqa: A002 - the term of Phoenix
+        refresh: Refresh | None = None,
         max_topics: int = 100,
+        message_rate: Rate | None = MESSAGE_RATE,
+        join_rate: Rate | None = JOIN_RATE,
     ) -> None:
         if not isinstance(hub, Hub):
             raise InvalidOption(f"hub must be a Hub, not {describe_value(hub)}")
-        for name, function in (("connect", connect), ("id", id)):
+        for name, function in (("connect", connect), ("id", id), ("refresh", refresh)):
             if not (function is None or callable(function)):
                 raise InvalidOption(f"{name} must be a function, not {describe_value(function)}")
         if inspect.iscoroutinefunction(id):
             raise InvalidOption("id must be a plain function: it is not awaited")
         check_whole("max_topics", max_topics, least=1, none=False)
+        check_rate("message_rate", message_rate)
+        check_rate("join_rate", join_rate)
+        if join_rate is not None and join_rate.messages < max_topics:
+            raise InvalidOption(
+                f"join_rate must allow at least max_topics ({max_topics}) joins at once, not "
+                f"{join_rate.messages}: after a reconnect, clients join all topics again"
+            )
         self.hub: Hub = hub
         """The hub."""
         self._routes = ChannelRoutes(routes)
@@ -86,7 +113,16 @@ class Channels:
         if self._routes.has_history:
             hub._keep_topics(self._find_retention)  # noqa: SLF001 - a part of the package
         self._has_presence = False
-        make_socket = partial(self._socket_class, self._routes, self._index, max_topics)
+        options = SocketOptions(
+            routes=self._routes,
+            index=self._index,
+            max_topics=max_topics,
+            message_rate=message_rate,
+            join_rate=join_rate,
+            refresh=refresh,
+            identify=id,
+        )
+        make_socket = partial(self._socket_class, options)
         self._target = ChannelsTarget(hub, make_socket, connect, id)
 
     def __repr__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import inspect
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from ..hooks import Socket
 from ..http import Request, Response
 from ..pubsub import Hub
 from ..server import HandshakeTarget
+from .credentials import has_expired, split_credentials
 from .socket import ChannelsSocket
 
 __all__ = ["Authenticate", "ChannelsTarget", "ConnectRequest", "Identify"]
@@ -60,7 +62,8 @@ class ConnectRequest:
 
 
 Authenticate: TypeAlias = Callable[[ConnectRequest], Any | Awaitable[Any]]
-"""Authenticates a client: returns the user, or None to refuse the client with 403."""
+"""Authenticates a client: returns the user or :class:`Credentials`, or None to refuse the client
+with 403."""
 
 Identify: TypeAlias = Callable[[Any], str | None]
 """Returns the id of the connections of a user, or None."""
@@ -71,6 +74,7 @@ class Admitted(NamedTuple):
 
     user: Any
     id: str | None
+    expires_at: float
 
 
 class ChannelsTarget(HandshakeTarget):
@@ -78,7 +82,8 @@ class ChannelsTarget(HandshakeTarget):
 
     Args:
         hub: the hub.
-        make_socket: creates the Socket of a client, given its user and id.
+        make_socket: creates the Socket of a client, given its user, its id and when its
+            credentials expire.
         connect: authenticates clients, or None.
         identify: returns the id of a user's connections, or None.
     """
@@ -88,7 +93,7 @@ class ChannelsTarget(HandshakeTarget):
     def __init__(
         self,
         hub: Hub,
-        make_socket: Callable[[Any, str | None], ChannelsSocket],
+        make_socket: Callable[[Any, str | None, float], ChannelsSocket],
         connect: Authenticate | None,
         identify: Identify | None,
     ) -> None:
@@ -111,21 +116,22 @@ class ChannelsTarget(HandshakeTarget):
         # Without vsn, Phoenix would use an older protocol.
         if not _is_supported(params.pop("vsn", "")):
             return Response(403)
-        user: Any = None
+        user, expires_at = None, math.inf
         if self._connect is not None:
-            user = self._connect(_make_request(request, params))
-            if inspect.isawaitable(user):
-                user = await user
-            if user is None:
+            returned = self._connect(_make_request(request, params))
+            if inspect.isawaitable(returned):
+                returned = await returned
+            user, expires_at = split_credentials(returned)
+            if user is None or has_expired(expires_at):
                 return Response(403)
         id = None if self._identify is None else self._identify(user)  # noqa: A001
         if not (id is None or isinstance(id, str)):
             raise BadHookResult(f"id must return a str or None, not {type(id).__name__}")
-        return Admitted(user, id)
+        return Admitted(user, id, expires_at)
 
     def _make_socket(self, admitted: object) -> Socket[Any, Any]:
         assert isinstance(admitted, Admitted)
-        return self._make(admitted.user, admitted.id)
+        return self._make(*admitted)
 
 
 def _make_request(request: Request, params: Mapping[str, str]) -> ConnectRequest:

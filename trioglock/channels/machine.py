@@ -31,13 +31,21 @@ __all__ = [
     "CallHandleIn",
     "CallJoin",
     "CallLeave",
+    "CallRefresh",
     "JoinState",
     "Output",
     "ServerMachine",
     "TopicJoin",
 ]
 
+ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of an event
+"""The event with which the clients of Supabase push a new token."""
+
+MAX_NAME = 1024
+"""Maximum length of a topic, and of the ref of its join, which are kept until the topic is left."""
+
 UNMATCHED = {"reason": "unmatched topic"}
+TOO_LONG = {"reason": "topic or ref too long"}
 TOO_MANY = {"reason": "too many channels joined"}
 JOIN_CRASHED = {"reason": "join crashed"}
 JOINED_AGAIN = {"reason": "joined again"}
@@ -114,7 +122,16 @@ class CallEnd:
     reason: EndReason
 
 
-Output: TypeAlias = PhoenixMessage | CallJoin | CallHandleIn | CallLeave | CallEnd
+@dataclass(frozen=True, slots=True)
+class CallRefresh:
+    """Verify a token, and then call :meth:`ServerMachine.answer_refresh`."""
+
+    join: TopicJoin | None
+    ref: str | None
+    payload: Any
+
+
+Output: TypeAlias = PhoenixMessage | CallJoin | CallHandleIn | CallLeave | CallEnd | CallRefresh
 
 
 class ServerMachine:
@@ -123,15 +140,19 @@ class ServerMachine:
     Args:
         is_topic: whether there is a channel for a topic.
         max_topics: maximum number of topics that the client may have joined.
+        can_refresh: whether the client may push a new token.
     """
 
-    __slots__ = ("_is_topic", "_max_topics", "joins")
+    __slots__ = ("_can_refresh", "_is_topic", "_max_topics", "joins")
 
-    def __init__(self, is_topic: Callable[[str], bool], max_topics: int) -> None:
+    def __init__(
+        self, is_topic: Callable[[str], bool], max_topics: int, can_refresh: bool = False
+    ) -> None:
         self.joins: dict[str, TopicJoin] = {}
         """The joins that have not ended, by topic, including those that wait for their hooks."""
         self._is_topic = is_topic
         self._max_topics = max_topics
+        self._can_refresh = can_refresh
 
     # The client.
 
@@ -144,6 +165,8 @@ class ServerMachine:
         if join is None:
             if topic == PHOENIX and event == HEARTBEAT:
                 return (_reply(None, ref, PHOENIX, "ok", {}),)
+            if topic == PHOENIX and event == ACCESS_TOKEN and self._can_refresh:
+                return (CallRefresh(None, ref, message.payload),)
             if event == LEAVE:
                 # It has crossed the end of the channel.
                 return (_reply(message.join_ref, ref, topic, "ok", {}),)
@@ -156,12 +179,20 @@ class ServerMachine:
             join.refs = {ref}
         else:
             join.refs.add(ref)
+        if event == ACCESS_TOKEN and self._can_refresh:
+            return (CallRefresh(join, ref, message.payload),)
         return (CallHandleIn(join, ref, event, message.payload),)
 
     def _join(self, message: PhoenixMessage) -> tuple[Output, ...]:
         topic, ref = message.topic, message.ref
         if not self._is_topic(topic):
             return (_reply(None, ref, topic, "error", UNMATCHED),)
+        if (
+            len(topic) > MAX_NAME
+            or len(str(message.join_ref)) > MAX_NAME
+            or len(str(ref)) > MAX_NAME
+        ):
+            return (_reply(message.join_ref, ref, topic, "error", TOO_LONG),)
         old = self.joins.get(topic)
         if old is None and len(self.joins) >= self._max_topics:
             return (_reply(message.join_ref, ref, topic, "error", TOO_MANY),)
@@ -212,6 +243,15 @@ class ServerMachine:
         join.refs.remove(ref)
         return _reply(join.join_ref, ref, join.topic, status, response)
 
+    def answer_refresh(
+        self, join: TopicJoin | None, ref: str | None, error: Any = None
+    ) -> PhoenixMessage | None:
+        """Return the message for the reply to a new token, as :meth:`answer` does."""
+        status, response = ("ok", {}) if error is None else ("error", error)
+        if join is None:
+            return _reply(None, ref, PHOENIX, status, response)
+        return self.answer(join, ref, status, response)
+
     def not_answered(self, join: TopicJoin, ref: str | None) -> None:
         """Allow a push to be answered again: what :meth:`answer` returned was not sent."""
         if join.refs is not None:
@@ -252,6 +292,10 @@ class ServerMachine:
         return True
 
     # The connection.
+
+    def exceeded(self, message: PhoenixMessage, reason: str) -> PhoenixMessage:
+        """Return the reply to a message that is not handled because of a limit."""
+        return _reply(message.join_ref, message.ref, message.topic, "error", {"reason": reason})
 
     def close(self, reason: EndReason) -> tuple[CallEnd, ...]:
         """Handle the end of the connection."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,26 +17,64 @@ from ..disconnect import Disconnect
 from ..errors import UsageError
 from ..frames import Close, Data
 from ..hooks import ConnectionInfo, Reply, Socket
-from ..protocols.phoenix.message import PhoenixMessage
+from ..options import Rate
+from ..protocols.phoenix.message import JOIN, PhoenixMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Hub
 from .actor import ChannelActor
 from .channel import hook_table
-from .machine import CallEnd, CallHandleIn, CallJoin, CallLeave, Output, ServerMachine, TopicJoin
+from .credentials import ExpiryTimer, Refresh, TokenRefresher
+from .limits import TokenBucket
+from .machine import (
+    ACCESS_TOKEN,
+    CallEnd,
+    CallHandleIn,
+    CallJoin,
+    CallLeave,
+    CallRefresh,
+    Output,
+    ServerMachine,
+    TopicJoin,
+)
 from .outgoing import TRY_AGAIN_LATER, OutgoingFrames, close_connection
 from .results import EndReason
 from .routes import ChannelRoutes
 from .topics import TopicIndex
 
-__all__ = ["ChannelsSocket"]
+__all__ = ["ChannelsSocket", "SocketOptions"]
 
 _logger = logging.getLogger("trioglock.channels")
+
+EXPIRED = Close(1008, "the credentials have expired")
 
 MALFORMED = Close(1011)
 """What Phoenix sends, because its process crashes."""
 
 REPLIED = Reply()
 """Lets the connection stop reading from a client that does not read its replies."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketOptions:
+    """The options of a :class:`.Channels`, for all its clients.
+
+    Args:
+        routes: the channel classes.
+        index: the topics of this process.
+        max_topics: maximum number of topics that a client may have joined.
+        message_rate: the limit on all messages of a client, or None.
+        join_rate: the limit on joins and new tokens, or None.
+        refresh: verifies new tokens, or None.
+        identify: returns the id of a user's connections, or None.
+    """
+
+    routes: ChannelRoutes
+    index: TopicIndex
+    max_topics: int
+    message_rate: Rate | None
+    join_rate: Rate | None
+    refresh: Refresh | None
+    identify: Callable[[Any], str | None] | None
 
 
 class ChannelsSocket(Socket[None, Any]):
@@ -44,11 +84,10 @@ class ChannelsSocket(Socket[None, Any]):
     in a task. An async hook of the connection would delay its end.
 
     Args:
-        routes: the channel classes.
-        index: the topics of this process.
-        max_topics: maximum number of topics that the client may have joined.
+        options: the options of the server.
         user: the user of the client.
         id: the id of the connection, if it has one.
+        expires_at: the Unix time at which the credentials of the client expire, or infinity.
     """
 
     connection: Connection[Any, Any]
@@ -56,26 +95,39 @@ class ChannelsSocket(Socket[None, Any]):
 
     def __init__(
         self,
-        routes: ChannelRoutes,
-        index: TopicIndex,
-        max_topics: int,
+        options: SocketOptions,
         user: Any,
         id: str | None,  # noqa: A002 - the term of Phoenix
+        expires_at: float,
     ) -> None:
+        index = options.index
         self.hub: Hub = index.hub
         self.index: TopicIndex = index
         self.serializer: V2ServerSerializer = index.serializer
-        self.machine: ServerMachine = ServerMachine(routes.has_topic, max_topics)
+        self.machine: ServerMachine = ServerMachine(
+            options.routes.has_topic, options.max_topics, options.refresh is not None
+        )
         self.user: Any = user
         self.id: str | None = id
         self.actors: dict[TopicJoin, ChannelActor] = {}
         """The actors that are joining, and those whose ``terminate`` has not run."""
-        self._find = routes.find
+        self.frame_size: int = 0
+        """The size of the frame that is being handled."""
+        self.waiting_size: int = 0
+        """The total size of the frames whose messages wait for hooks of channels."""
+        self._options = options
+        self._find = options.routes.find
         self._decode = index.serializer.decode
+        self._messages = TokenBucket(options.message_rate)
+        self._joins = TokenBucket(options.join_rate)
+        self._expires_at = expires_at
+        self._expiry: ExpiryTimer | None = None
+        self._refresher: TokenRefresher | None = None
         # Topics whose earlier join is still ending, and what begins the next one.
         self._ending: dict[str, Callable[[], object]] = {}
         self._hub_is_open = True
-        self._refused = False  # a malformed message, after which Phoenix handles no others
+        self._is_limited = False  # the log contains a message about it
+        self._is_closing = False  # no more messages are handled
 
     # Hooks.
 
@@ -83,6 +135,7 @@ class ChannelsSocket(Socket[None, Any]):
         hub = self.hub
         self.connection = info.connection
         self.outgoing = OutgoingFrames(info.connection, hub.max_queue, hub.max_queue_bytes)
+        self._start_expiry()
         if self.id is not None:
             try:
                 self.index.add_id(self.id, self)
@@ -95,12 +148,23 @@ class ChannelsSocket(Socket[None, Any]):
         return None, None
 
     def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:  # noqa: ARG002
-        if self._refused:
+        if self._is_closing:
             return None, None
         try:
             message = self._decode(frame)
         except ValueError as error:
             return self._refuse(error), None
+        if self._messages.left:
+            self._messages.left -= 1
+        elif not self._messages.take():
+            return self._exceed(message, self._messages, "messages")
+        event = message.event
+        if event == JOIN or (event == ACCESS_TOKEN and self._options.refresh is not None):
+            if self._joins.left:
+                self._joins.left -= 1
+            elif not self._joins.take():
+                return self._exceed(message, self._joins, "joins")
+        self.frame_size = len(frame)
         self.receive(message)
         if not self.outgoing.replied:
             return None, None
@@ -109,6 +173,7 @@ class ChannelsSocket(Socket[None, Any]):
 
     async def terminate(self, reason: Disconnect, state: None) -> None:  # noqa: ARG002
         self.machine.close(reason)
+        self._stop_expiry()
         if self.id is not None:
             self.index.remove_id(self.id, self)
         for actor in list(self.actors.values()):
@@ -125,9 +190,26 @@ class ChannelsSocket(Socket[None, Any]):
     # Messages.
 
     def _refuse(self, error: ValueError) -> Close:
-        self._refused = True
+        self._is_closing = True
         _logger.info("%s: closed because of a malformed message: %s", self.connection.name, error)
         return MALFORMED
+
+    def _exceed(self, message: PhoenixMessage, bucket: TokenBucket, kind: str) -> tuple[Any, None]:
+        """Refuse a message that exceeds a limit, or close the connection."""
+        if not self._is_limited:
+            self._is_limited = True
+            _logger.warning(
+                "%s sends too many %s, which are refused: more than %s of Channels allows",
+                self.connection.name,
+                kind,
+                "message_rate" if bucket is self._messages else "join_rate",
+            )
+        if bucket.is_overdrawn:
+            self._is_closing = True
+            return Close(1008, f"too many {kind}"), None
+        self._run(self.machine.exceeded(message, f"too many {kind}"))
+        self.outgoing.replied = False
+        return REPLIED, None
 
     def receive(self, message: PhoenixMessage) -> None:
         """Handle a message of the client."""
@@ -135,15 +217,18 @@ class ChannelsSocket(Socket[None, Any]):
             self._run(output)
 
     def _run(self, output: Output) -> None:
+        if isinstance(output, CallHandleIn):  # the usual case; a match would cost more
+            self.actors[output.join].handle_in(output.ref, output.event, output.payload)
+            return
         match output:
-            case CallHandleIn(join, ref, event, payload):
-                self.actors[join].handle_in(ref, event, payload)
             case PhoenixMessage():
                 self.outgoing.reply(self.serializer.encode(output))
             case CallLeave(join, ref):
                 self.actors[join].leave(ref)
             case CallJoin(join, payload):
                 self._join(join, payload)
+            case CallRefresh(join_or_none, ref, payload):
+                self._refresh(join_or_none, ref, payload)
             case CallEnd(join, reason):
                 if join in self.actors:
                     self._end_before_next(self.actors[join], reason)
@@ -167,6 +252,46 @@ class ChannelsSocket(Socket[None, Any]):
 
     def _begin_next(self, topic: str) -> None:
         self._ending.pop(topic)()
+
+    # Credentials.
+
+    def _refresh(self, join: TopicJoin | None, ref: str | None, payload: Any) -> None:
+        options = self._options
+        if self._refresher is None:
+            assert options.refresh is not None
+            self._refresher = TokenRefresher(
+                self, options.refresh, options.identify, options.max_topics
+            )
+        self._refresher.receive(join, ref, payload)
+
+    def answer_refresh(self, join: TopicJoin | None, ref: str | None, error: Any) -> None:
+        """Answer the push of a token; None accepts it."""
+        message = self.machine.answer_refresh(join, ref, error)
+        if message is not None:
+            self._run(message)
+
+    def set_credentials(self, user: Any, expires_at: float) -> None:
+        """Replace the user and the time at which the connection ends."""
+        self.user, self._expires_at = user, expires_at
+        self._stop_expiry()
+        if not self._is_closing:
+            self._start_expiry()
+
+    def _start_expiry(self) -> None:
+        if self._expires_at < math.inf:
+            self._expiry = ExpiryTimer(self._expires_at, self._expire)
+
+    def _stop_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.stop()
+            self._expiry = None
+
+    def _expire(self) -> None:
+        self._is_closing = True
+        _logger.info("%s: closed because its credentials have expired", self.connection.name)
+        self.disconnect(EXPIRED)
+
+    # The end.
 
     def remove(self, actor: ChannelActor) -> None:
         """Forget an actor that was refused, or whose ``terminate`` begins."""

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from operator import attrgetter
-from types import MethodType
 from typing import Any
 
 import click
@@ -190,12 +189,13 @@ class Settings:
 )
 @click.option("--worker", is_flag=True, hidden=True)
 def command(*, worker: bool, **options: Any) -> int:
-    """Serve a hub: browsers subscribe to the channel in the path of their URL.
+    """Serve a hub, a server for Phoenix Channels, or your own target.
 
     TARGET is the module:name of a Hub, a Channels, a Socket class, a function that returns a
     Socket, or an async handler. The hub of a Channels is opened as well. 'echo' is an echo server.
-    Without TARGET, the command serves a new Hub. A hub has a page at / that shows the messages of
-    all channels live.
+
+    Without TARGET, the command serves a new Hub. Browsers subscribe to the channel in the path of
+    their URL. A hub has a page at / that shows the messages of all channels live.
     """
     try:
         if worker:  # started by run_workers(), which writes the settings to standard input
@@ -273,8 +273,9 @@ def load_target(settings: Settings) -> Any:
     target = _import_target(settings.target)
     if isinstance(target, Channels):
         return target.socket
-    if isinstance(target, MethodType) and isinstance(target.__self__, Hub):
-        return target.__self__  # hub.socket
+    owner = getattr(target, "__self__", None)
+    if isinstance(owner, Hub) and target == owner.socket:
+        return owner
     if not callable(target) and not isinstance(target, Hub | ChannelsTarget):
         raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
     if isinstance(target, type) and not issubclass(target, Socket):

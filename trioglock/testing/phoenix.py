@@ -11,7 +11,6 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
@@ -372,7 +371,7 @@ class MockClient(ChannelsSocket):
             return
         if join is not None and event != JOIN:
             if self.server.version == "1.7":
-                message = replace(message, join_ref=join.join_ref)
+                message = message._replace(join_ref=join.join_ref)
             elif message.join_ref is None and join.join_ref is not None:
                 return  # as in Phoenix 1.8.3 to 1.8.11, the strictest versions
         super().receive(message)
@@ -404,7 +403,7 @@ class _MockMachine(ServerMachine):
     def crashed(self, join: TopicJoin) -> tuple[PhoenixMessage, ...]:
         messages = super().crashed(join)
         if self.client.server.version == "1.7":
-            messages = tuple([replace(message, payload={}) for message in messages])
+            messages = tuple([message._replace(payload={}) for message in messages])
         return messages
 
 
@@ -464,6 +463,8 @@ class MockPhoenixServer(MockServer):
             hub=Hub(max_queue=MAX_QUEUE),
             connect=self._connect,
             max_topics=max_channels,
+            message_rate=None,
+            join_rate=None,
         )
 
     async def _start(self, stack: AsyncExitStack) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import pytest
 import trio
 
+from tests.node_packages import find_node, install_packages
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic
 
 NODE = Path(__file__).parent / "node"
-SECONDS_TO_INSTALL = 60
 
 EXPECTED = [
     ["join", ["ok", {"welcome": "room:1"}]],
@@ -52,20 +50,8 @@ class Lobby(MockPhoenixChannel):
 @pytest.fixture(scope="module")
 def node() -> str:
     """The path of Node, after installing the locked packages."""
-    found, npm = which("node"), which("npm")
-    if found is None:
-        pytest.skip("there is no node on this machine")
-    if not (NODE / "node_modules" / "phoenix").is_dir():
-        if npm is None:
-            pytest.skip("there is no npm on this machine to install the package phoenix")
-        install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        try:
-            subprocess.run(  # noqa: S603 - our own package.json
-                install, cwd=NODE, timeout=SECONDS_TO_INSTALL, capture_output=True, check=True
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"npm could not install the package phoenix: {error}")
-    return found
+    install_packages(NODE)
+    return find_node()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..._text import as_text
 from ...errors import InvalidOption
@@ -45,8 +45,7 @@ HEARTBEAT = "heartbeat"
 RESERVED_EVENTS = (JOIN, LEAVE, REPLY, CLOSE, ERROR)
 
 
-@dataclass(frozen=True, slots=True)
-class PhoenixMessage:
+class PhoenixMessage(NamedTuple):
     """A message in either direction.
 
     Args:

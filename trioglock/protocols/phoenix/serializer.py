@@ -137,8 +137,7 @@ class V2ServerSerializer:
             InvalidMessage: a field does not fit into the binary layout.
             EncodeError: the payload, or the response of a reply, is neither bytes nor a JSON value.
         """
-        payload = message.payload
-        join_ref, ref, topic, event = message.join_ref, message.ref, message.topic, message.event
+        join_ref, ref, topic, event, payload = message
         if event == REPLY and isinstance(payload["response"], bytes):
             fields = (str(join_ref or ""), str(ref or ""), topic, payload["status"])
             return _pack(REPLY_KIND, _REPLY_FIELDS, fields, payload["response"])

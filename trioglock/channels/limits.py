@@ -1,0 +1,71 @@
+"""The limits on what one client may send in a time."""
+
+from __future__ import annotations
+
+import sys
+
+import trio
+
+from .._hints import describe_value
+from ..errors import InvalidOption
+from ..options import Rate
+
+__all__ = ["TokenBucket", "check_rate"]
+
+PARTS = 64
+"""The clock is read once for this part of the limit, and not for each message."""
+
+
+def check_rate(name: str, value: object) -> None:
+    """Check the value of an option.
+
+    Raises:
+        InvalidOption: it is neither a Rate without a margin nor None.
+    """
+    if value is None or (isinstance(value, Rate) and value.margin is None):
+        return
+    raise InvalidOption(
+        f"{name} must be a Rate without a margin, such as Rate(1000, per=10), or None, not "
+        f"{describe_value(value)}"
+    )
+
+
+class TokenBucket:
+    """Limits the messages of one client.
+
+    Each message takes a token. The bucket holds ``rate.messages`` of them at first, and is refilled
+    within ``rate.per`` seconds. Messages that are refused take tokens, too, so a client that does
+    not stop gets ever further below zero.
+
+    Args:
+        rate: the limit, or None.
+    """
+
+    __slots__ = ("_rate", "_tokens", "_updated", "left")
+
+    def __init__(self, rate: Rate | None) -> None:
+        self._rate = rate
+        self._tokens = 0.0 if rate is None else float(rate.messages)
+        self._updated = 0.0
+        self.left: int = sys.maxsize if rate is None else 0
+        """Number of messages that may be received before :meth:`take` has to be called again."""
+
+    def take(self) -> bool:
+        """Take tokens for this message and for some after it, or return False if none are left."""
+        rate, now = self._rate, trio.current_time()
+        assert rate is not None
+        limit = rate.messages
+        tokens = min(limit, self._tokens + (now - self._updated) * limit / rate.per)
+        self._updated = now
+        count = min(max(1, limit // PARTS), int(tokens))
+        if count < 1:
+            self._tokens = tokens - 1
+            return False
+        self._tokens = tokens - count
+        self.left = count - 1
+        return True
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether more messages were refused than the limit allows."""
+        return self._rate is not None and self._tokens < -self._rate.messages
