@@ -12,8 +12,6 @@ import trio
 import websockets
 
 from tests.asgi.test_asgi import running
-from tests.channels.helpers import serving_channels
-from tests.protocols.clock import MOCK_CLOCK
 from trioglock import HandshakeRefused, TrioWebsocketTransport, serve
 from trioglock.asgi import WebSocketApp
 from trioglock.channels import (
@@ -168,43 +166,3 @@ async def test_an_asgi_server_refuses_with_403() -> None:
                 async with phoenix.connect(f"ws://{where}/socket/{path}", reconnect=False):
                     pass
             assert refused.value.status == 403
-
-
-# The Phoenix client of this package, in memory.
-
-
-@MOCK_CLOCK
-async def test_our_client_joins_pushes_and_leaves() -> None:
-    async with serving_channels(ROUTES) as site, site.phoenix() as client:
-        room = await client.join("room:1")
-        assert await room.receive() == ("hello", {"topic": "room:1"})
-        assert (await room.push("echo", {"a": 1})).response == {"a": 1}
-        assert (await room.push("echo", b"\x00\xff")).response == b"\x00\xff"
-        assert (await room.push("fail", {"b": 1})) == phoenix.PushReply("error", {"b": 1})
-        for topic in ("room:forbidden", "nope:1"):
-            with pytest.raises(phoenix.JoinRefused):
-                await client.join(topic)
-        await room.leave()
-        again = await client.join("room:1")
-        assert (await again.push("bare", {})).ok
-
-
-@MOCK_CLOCK
-async def test_our_client_rejoins_after_a_crash_and_after_a_lost_connection() -> None:
-    async with serving_channels(ROUTES) as site, site.phoenix() as client:
-        room = await client.join("room:1")
-        assert await room.receive() == ("hello", {"topic": "room:1"})
-        await room.send("boom", {})
-        assert await room.receive() == ("hello", {"topic": "room:1"})
-        for connection in site.server.connections:
-            connection.abort()
-        assert await room.receive() == ("hello", {"topic": "room:1"})
-        assert room.join_count == 3
-
-
-@MOCK_CLOCK
-async def test_our_client_stays_connected_through_its_heartbeats() -> None:
-    async with serving_channels(ROUTES) as site, site.phoenix() as client:
-        await client.join("room:1")
-        await trio.sleep(300)
-        assert client.connection.statistics().reconnects == 0

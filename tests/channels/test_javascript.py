@@ -55,7 +55,7 @@ def run_script(request: pytest.FixtureRequest) -> RunScript:
             page.goto(options[0].replace("ws:", "http:", 1))
             page.add_script_tag(path=modules / "phoenix/priv/static/phoenix.js")
             page.add_script_tag(path=script)
-            results: list[Any] = page.evaluate(RUN, options)
+            results: list[Any] = page.evaluate(RUN, [SECONDS * 1000, *options])
         finally:
             page.close()
         return results
@@ -63,9 +63,12 @@ def run_script(request: pytest.FixtureRequest) -> RunScript:
     return run_in_chromium
 
 
-RUN = """async options => {
+RUN = """async ([milliseconds, ...options]) => {
   const results = [];
-  await run((name, result = null) => results.push([name, result]), ...options);
+  const time = new Promise((_, reject) => setTimeout(
+    () => reject(new Error(`timeout after ${JSON.stringify(results)}`)), milliseconds));
+  const done = run((name, result = null) => results.push([name, result]), ...options);
+  await Promise.race([done, time]);
   return results;
 }"""
 

@@ -45,7 +45,8 @@ def url() -> Iterator[str]:
 # Pages whose code takes more than half a second.
 SLOW_PAGES = (
     *("README.md", "docs/tutorial.md", "docs/coming-from.md", "docs/transports.md"),
-    *("docs/clients/pacing.md", "docs/clients/stalls.md", "docs/live-applications.md"),
+    *("docs/clients/pacing.md", "docs/clients/stalls.md"),
+    *("docs/authentication.md", "docs/live-applications.md"),
 )
 
 

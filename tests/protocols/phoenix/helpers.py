@@ -20,6 +20,54 @@ KINDS = ["memory", "native", "trio-websocket"]
 TEST_TIMEOUT = 10
 
 Step = tuple[str, str | bytes]
+Log = list[tuple[Any, ...]]
+
+
+class Recorder(phoenix.ChannelClient[Log]):
+    """Records the events. Casts and calls are functions, called with the transport."""
+
+    def init(self) -> Log:
+        return []
+
+    def handle_connected(self, transport: Any, state: Log) -> Any:
+        return None, [*state, ("connected",)]
+
+    async def handle_disconnected(self, reason: Any, state: Log) -> Any:
+        await trio.lowlevel.checkpoint()
+        return None, [*state, ("disconnected", type(reason))]
+
+    def handle_joined(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("joined", topic, response)]
+
+    def handle_join_error(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("join error", topic, response)]
+
+    def handle_channel_closed(self, topic: str, payload: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("closed", topic, payload)]
+
+    async def handle_message(
+        self, topic: str, event: str, payload: Any, transport: Any, state: Log
+    ) -> Any:
+        await trio.lowlevel.checkpoint()
+        return None, [*state, ("message", topic, event, payload)]
+
+    def handle_reply(self, topic: str, ref: str, reply: Any, transport: Any, state: Log) -> Any:
+        return None, [*state, ("reply", topic, ref, reply.status, reply.response)]
+
+    def handle_timeout(self, topic: str, ref: str, transport: Any, state: Log) -> Any:
+        return None, [*state, ("timeout", topic, ref)]
+
+    def handle_cast(self, message: Any, transport: Any, state: Log) -> Any:
+        return message(transport), [*state, ("cast",)]
+
+    def handle_call(self, request: Any, transport: Any, state: Log) -> Any:
+        return request(transport), state
+
+
+async def until(handle: phoenix.ClientHandle[Any], what: str, times: int = 1) -> None:
+    """Wait for an event in the log."""
+    while [entry[0] for entry in handle.state].count(what) < times:
+        await trio.sleep(0.01)
 
 
 def transport_of(kind: str) -> Transport:

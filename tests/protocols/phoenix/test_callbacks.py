@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
-from tests.protocols.phoenix.helpers import KINDS, transport_of
+from tests.protocols.phoenix.helpers import KINDS, Log, Recorder, transport_of, until
 from trioglock import (
     BadHookResult,
     CallTimeout,
@@ -43,49 +43,6 @@ from trioglock.testing import MockPhoenixServer
 
 pytestmark = MOCK_CLOCK
 
-Log = list[tuple[Any, ...]]
-
-
-class Recorder(ChannelClient[Log]):
-    """Records the events. Casts and calls are functions, called with the transport."""
-
-    def init(self) -> Log:
-        return []
-
-    def handle_connected(self, transport: Any, state: Log) -> Any:
-        return None, [*state, ("connected",)]
-
-    async def handle_disconnected(self, reason: Any, state: Log) -> Any:
-        await trio.lowlevel.checkpoint()
-        return None, [*state, ("disconnected", type(reason))]
-
-    def handle_joined(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
-        return None, [*state, ("joined", topic, response)]
-
-    def handle_join_error(self, topic: str, response: Any, transport: Any, state: Log) -> Any:
-        return None, [*state, ("join error", topic, response)]
-
-    def handle_channel_closed(self, topic: str, payload: Any, transport: Any, state: Log) -> Any:
-        return None, [*state, ("closed", topic, payload)]
-
-    async def handle_message(
-        self, topic: str, event: str, payload: Any, transport: Any, state: Log
-    ) -> Any:
-        await trio.lowlevel.checkpoint()
-        return None, [*state, ("message", topic, event, payload)]
-
-    def handle_reply(self, topic: str, ref: str, reply: Any, transport: Any, state: Log) -> Any:
-        return None, [*state, ("reply", topic, ref, reply.status, reply.response)]
-
-    def handle_timeout(self, topic: str, ref: str, transport: Any, state: Log) -> Any:
-        return None, [*state, ("timeout", topic, ref)]
-
-    def handle_cast(self, message: Any, transport: Any, state: Log) -> Any:
-        return message(transport), [*state, ("cast",)]
-
-    def handle_call(self, request: Any, transport: Any, state: Log) -> Any:
-        return request(transport), state
-
 
 @asynccontextmanager
 async def running(
@@ -99,12 +56,6 @@ async def running(
         handle: ClientHandle[Any] = await nursery.start(start)
         yield handle
         handle.stop()
-
-
-async def until(handle: ClientHandle[Any], what: str, times: int = 1) -> None:
-    """Wait for an event in the log."""
-    while [entry[0] for entry in handle.state].count(what) < times:
-        await trio.sleep(0.01)
 
 
 async def join(handle: ClientHandle[Any]) -> None:
