@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from operator import attrgetter
-from types import MethodType
 from typing import Any
 
 import click
@@ -274,8 +273,9 @@ def load_target(settings: Settings) -> Any:
     target = _import_target(settings.target)
     if isinstance(target, Channels):
         return target.socket
-    if isinstance(target, MethodType) and isinstance(target.__self__, Hub):
-        return target.__self__  # hub.socket
+    owner = getattr(target, "__self__", None)
+    if isinstance(owner, Hub) and target == owner.socket:
+        return owner
     if not callable(target) and not isinstance(target, Hub | ChannelsTarget):
         raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
     if isinstance(target, type) and not issubclass(target, Socket):

@@ -441,6 +441,8 @@ class ChannelHooks(PhoenixHooks):
             scope.cancel()
 
     def _use_payload(self, channel: int, attempt: int, payload: Any) -> list[Effect]:
+        if channel not in self.queues:
+            return []  # the join was cancelled meanwhile
         try:
             payload = self.queues[channel].add_last_id({} if payload is None else payload)
             self.check("", JOIN, payload)
