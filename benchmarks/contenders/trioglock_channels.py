@@ -56,7 +56,9 @@ class TrioglockChannels(ChannelsHosting):
                 return {}, None
 
         hub = Hub()
-        channels = Channels({"room:*": Room, "here:*": Here}, hub=hub, message_rate=None)
+        channels = Channels(
+            {"room:*": Room, "here:*": Here}, hub=hub, message_rate=None, join_rate=None
+        )
         presence = Presence(channels)
         shout = {"text": payload(job.size).decode()}
 

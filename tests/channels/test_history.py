@@ -11,19 +11,24 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.channels.helpers import ChannelsSite, RawPhoenix, serving_channels
+from tests.channels.history_helpers import GapBroker, SlowBroker
 from tests.protocols.clock import MOCK_CLOCK
 from tests.server.helpers import LockstepListener
-from trioglock import Gap
+from trioglock import Gap, InvalidOption, UsageError
 from trioglock.channels import (
     Answer,
     Broadcast,
     Channel,
+    Channels,
     History,
     JoinRefused,
     Push,
 )
+from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import InvalidMessage
-from trioglock.pubsub import Hub
+from trioglock.pubsub import Broker, Hub, MemoryBroker
+from trioglock.pubsub.broker import Deliver
+from trioglock.pubsub.history import id_before
 
 pytestmark = [MOCK_CLOCK]
 
@@ -432,3 +437,251 @@ async def test_a_replay_that_is_overtaken_by_the_history_ends_in_phx_error(
         reply = await slow.receive()
         assert reply[4]["response"]["gap"] is True
         assert [(await slow.receive())[4]["n"] for _ in range(5)] == list(range(45, 50))
+
+
+@asynccontextmanager
+async def serving_gaps() -> AsyncIterator[tuple[ChannelsSite, GapBroker, RawPhoenix]]:
+    """A server with a client in a topic with a history, and in one without."""
+    broker = GapBroker()
+    async with serving(hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await raw.join()
+        await raw.join("plain:1", "2")
+        yield site, broker, raw
+
+
+LOST = ["1", "1", "room:1", "phx_error", {"reason": "events may be missing"}]
+
+
+async def test_after_a_gap_members_of_topics_with_a_history_have_to_join_again(
+    ended: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving_gaps() as (site, broker, raw):
+        await send(site, 1)
+        _, [last] = await read(raw, 1)
+        gap = Gap(2.0)
+        broker.deliver(gap)
+        assert await raw.receive() == LOST
+        assert ended == [gap]
+        await send(site, 2)
+        await raw.alive()
+        assert await rejoin(raw, last, ref="3") == {"welcome": "room:1"}
+        assert (await read(raw, 1))[0] == [2]
+        await send(site, 3, topic="plain:1")
+        assert (await raw.receive())[4] == {"n": 3}
+    assert caplog.text.count("broadcasts of the last 2.0 seconds may be missing") == 1
+
+
+async def test_a_gap_of_one_topic_concerns_no_other_topic() -> None:
+    async with serving_gaps() as (_, broker, raw):
+        await raw.join("room:2", "3")
+        broker.deliver(Gap(2.0, None, "phoenix:topic:room:1"))
+        assert await raw.receive() == LOST
+        await raw.alive()
+
+
+async def test_a_gap_of_channels_without_a_history_is_only_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving_gaps() as (site, broker, raw):
+        subscription = site.channels.hub.subscribe("news", gaps=True)
+        broker.deliver(Gap(2.0, "5-0", "incoming"))
+        await raw.alive()
+        assert await subscription.__anext__() == Gap(2.0)
+    assert caplog.text.count("broadcasts of the last 2.0 seconds may be missing") == 1
+
+
+async def test_a_gap_while_a_client_joins_is_not_overlooked() -> None:
+    broker = SlowBroker()
+    broker.seconds_after_reading = 1
+    async with serving(hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await send(site, 1)
+        await raw.send("1", "1", "room:1", "phx_join", {"after": 0})
+        await trio.sleep(0.5)
+        broker.session.lose()
+        assert (await raw.receive())[4] == {"response": {"welcome": "room:1"}, "status": "ok"}
+        assert (await read(raw, 1))[0] == [1]
+        assert await raw.receive() == LOST
+
+
+@pytest.mark.parametrize("keep_last", [False, True])
+async def test_events_that_arrive_while_a_client_joins_are_neither_lost_nor_sent_twice(
+    keep_last: bool,
+) -> None:
+    """Before and after the history is read, and also if they are delivered late."""
+    topic = "latest:1" if keep_last else "room:1"
+    broker = SlowBroker()
+    broker.seconds_before_reading = broker.seconds_after_reading = 0.5
+    broker.delivery_seconds = 0.3
+    async with serving(hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await send(site, 0, topic=topic)
+        payload = {} if keep_last else {"after": 0}
+        await raw.send("1", "1", topic, "phx_join", payload)
+        for number in range(1, 30):
+            await send(site, number, topic=topic)
+            await trio.sleep(0.1)
+        reply = await raw.receive()
+        assert reply[4] == {"response": {"welcome": topic}, "status": "ok"}
+        first = (await read(raw, 1, topic))[0][0]
+        assert (await read(raw, 29 - first, topic))[0] == list(range(first + 1, 30))
+        await trio.sleep(1)
+        await raw.alive()
+
+
+async def test_a_history_that_cannot_be_read_refuses_the_join(
+    ended: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = SlowBroker()
+    broker.is_unavailable = True
+    async with serving(hub=Hub(broker=broker)) as site, site.dial() as raw:
+        reply = await raw.ask("1", "1", "room:1", "phx_join", {"after": 0})
+        assert reply[4] == {
+            "response": {"reason": "the history cannot be read"},
+            "status": "error",
+        }
+        await raw.alive()
+        assert len(ended) == 1
+        assert site.channels.hub.statistics().subscribers == 0
+        broker.is_unavailable = False
+        assert await rejoin(raw, 0, ref="2") == {"welcome": "room:1"}
+    assert "the history of 'room:1' cannot be read: on purpose" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["abort", "rejoin", "hub"])
+async def test_a_join_that_ends_while_the_history_is_read_terminates_once(
+    ending: str, ended: list[Any]
+) -> None:
+    broker = SlowBroker()
+    broker.seconds_after_reading = 1
+    async with serving(hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await send(site, 1)
+        await raw.send("1", "1", "room:1", "phx_join", {"after": 0})
+        await trio.sleep(0.5)
+        match ending:
+            case "abort":
+                raw.connection.abort()
+            case "rejoin":
+                await raw.send("2", "2", "room:1", "phx_join", {})
+                received = [await raw.receive() for _ in range(2)]
+                assert [one[4]["status"] for one in received] == ["error", "ok"]
+                assert len(ended) == 1
+                await raw.alive()
+                return
+            case "hub":
+                site.server.close()
+        await trio.sleep(10)
+        assert len(ended) == 1
+        assert site.channels.hub.statistics().subscribers == 0
+
+
+async def test_a_broker_without_histories_of_topics_is_refused() -> None:
+    class NoHistory(Broker):
+        def open(self, name: str, deliver: Deliver) -> Any:
+            raise NotImplementedError
+
+    hub = Hub(broker=NoHistory())
+    Channels(ROUTES, hub=hub)
+    with pytest.raises(UsageError, match="NoHistory keeps no history of topics"):
+        async with hub:
+            pass
+
+
+async def test_channels_with_a_history_must_exist_before_the_hub_is_opened() -> None:
+    async with Hub() as hub:
+        Channels({"plain:*": Plain}, hub=hub)
+        with pytest.raises(UsageError, match="create the Channels before you open the hub"):
+            Channels({"room:*": Room}, hub=hub)
+    async with serving() as site:
+        Channels({"other:*": Room}, hub=site.channels.hub)
+
+
+async def test_a_second_server_with_the_same_hub_keeps_events_too() -> None:
+    async with serving() as site, site.dial() as raw:
+        other = Channels({"*": Plain}, hub=site.channels.hub)
+        await other.broadcast("room:1", "news", {"n": 1})
+        await rejoin(raw, 0)
+        assert (await read(raw, 1))[0] == [1]
+
+
+async def test_the_history_of_paths_is_separate() -> None:
+    """And presence and other topics are not kept."""
+    hub = Hub(broker=MemoryBroker(history=2))
+    async with serving(hub=hub) as site:
+        await hub.publish("one", "news")
+        last = hub.history.last
+        await send(site, 1, topic="plain:1")
+        await hub.publish("entry", "phoenix:presence")
+        assert hub.history.last == last
+        await send(site, *range(5))
+        again = hub.subscribe("news", after=id_before(last), gaps=True)
+        assert (await again.__anext__()).data == "one"  # type: ignore[union-attr]
+    hub = Hub()
+    async with serving(hub=hub) as site:
+        await send(site, 1)
+        with pytest.raises(UsageError, match="keeps no history"):
+            hub.history  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"size": 0}, {"size": None}, {"seconds": 0}, {"keep_last": 1}, {"id_field": None}],
+)
+async def test_invalid_options(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=next(iter(options))):
+        History(**options)
+    broken: Any = type("Broken", (Channel,), {"history": options})
+    with pytest.raises(InvalidOption, match="history must be a History such as"):
+        Channels({"*": broken}, hub=Hub())
+
+
+async def test_messages_of_other_programs_are_passed_on_or_ignored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as site, site.dial() as raw:
+        await raw.join()
+        for data in ('[null, null, "room:1", "news", { "n": 1 } ]\n', "[null,null]", "{}"):
+            await site.channels.hub.publish(data, "phoenix:topic:room:1")
+        assert (await read(raw, 1))[0] == [1]
+        await raw.alive()
+    assert caplog.text.count("is not a broadcast") == 2
+
+
+async def test_the_client_of_this_package_receives_what_it_has_missed() -> None:
+    async with serving() as site, site.phoenix() as client:
+        payloads: list[Any] = []
+
+        async def payload() -> Any:
+            payloads.append(None)
+            return {"after": 0}
+
+        room = await client.join("room:1", payload, id_field="id")
+        await send(site, 1, 2)
+        assert (await room.receive())[1]["n"] == 1
+        await wait_all_tasks_blocked()  # the second event waits in the queue of the channel
+        for connection in site.server.connections:
+            connection.abort()
+        await send(site, 3)
+        assert [(await room.receive())[1]["n"] for _ in range(2)] == [2, 3]
+        assert room.response == {"welcome": "room:1"}
+        assert len(payloads) == 2
+        for connection in site.server.connections:
+            connection.abort()
+        await send(site, *range(4, 14))
+        assert (await room.receive())[1]["n"] == 9
+        assert room.response["gap"] is True
+
+
+async def test_the_client_needs_a_dict_to_ask_for_what_it_has_missed() -> None:
+    class Open(Room):
+        def join(self, topic: str, payload: Any, user: Any) -> Any:
+            return {}, None
+
+    async with serving_channels(Open) as site, site.phoenix() as client:
+        with pytest.raises(InvalidOption, match="id_field must be a str or None"):
+            await client.join("room:1", id_field=5)  # type: ignore[arg-type]
+        room = await client.join("room:1", lambda: ["a list"], id_field="id")
+        await send(site, 1)
+        await room.receive()
+        for connection in site.server.connections:
+            connection.abort()
+        with pytest.raises(phoenix.InvalidMessage, match="must be a dict"):
+            await room.receive()

@@ -140,7 +140,7 @@ async def test_a_client_can_join_again_while_a_hook_of_its_earlier_join_hangs(ho
 @MOCK_CLOCK
 async def test_messages_for_a_hook_that_hangs_are_bounded_and_delay_nothing() -> None:
     routes: Any = {"bad:*": type("Bad", (Good,), {"join": hang}), "good:*": Good}
-    async with serving_channels(routes) as site, site.dial() as raw:
+    async with serving_channels(routes, message_rate=None) as site, site.dial() as raw:
         await raw.join("good:1", "good")
         await raw.send("bad", "bad", "bad:1", "phx_join", {})
         for number in range(2 * MAX_PENDING):

@@ -196,12 +196,27 @@ async def test_none_turns_the_limits_off() -> None:
         serving_channels(Room, message_rate=None, join_rate=None) as site,
         site.dial() as raw,
     ):
-        for number in range(1010):
+        for number in range(2010):
             ref = str(number)
             await raw.send(ref, ref, "room:no", "phx_join", {})
-        for _ in range(1010):
+        for _ in range(2010):
             assert (await raw.receive())[4]["response"] == {"reason": "unauthorized"}
         await raw.alive()
+
+
+@MOCK_CLOCK
+async def test_long_topics_and_refs_cannot_be_joined() -> None:
+    """A client could make the server keep 100 megabytes."""
+    async with serving_channels(Room) as site, site.dial() as raw:
+        long, reason = "x" * 1100, "topic or ref too long"
+        for join_ref, ref, topic in (
+            ("1", "1", "room:" + long),
+            (long, "1", "room:1"),
+            ("1", long, "room:1"),
+        ):
+            reply = await raw.ask(join_ref, ref, topic, "phx_join", {})
+            assert reply == error(join_ref, ref, topic, reason)
+        await raw.join("room:" + "x" * 1000, "y" * 1000)
 
 
 # What waits.

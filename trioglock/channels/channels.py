@@ -25,7 +25,7 @@ from .topics import DISCONNECT, TopicIndex, hub_channel, id_channel, topic_of
 
 __all__ = ["Channels"]
 
-MESSAGE_RATE = Rate(10_000, per=10)
+MESSAGE_RATE = Rate(2000, per=2)
 JOIN_RATE = Rate(500, per=10)
 """Clients repeat joins that fail after 1, 2, 5 and then every 10 seconds, possibly 100 of them."""
 

@@ -41,7 +41,11 @@ __all__ = [
 ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of an event
 """The event with which the clients of Supabase push a new token."""
 
+MAX_NAME = 1024
+"""Maximum length of a topic, and of the ref of its join, which are kept until the topic is left."""
+
 UNMATCHED = {"reason": "unmatched topic"}
+TOO_LONG = {"reason": "topic or ref too long"}
 TOO_MANY = {"reason": "too many channels joined"}
 JOIN_CRASHED = {"reason": "join crashed"}
 JOINED_AGAIN = {"reason": "joined again"}
@@ -183,6 +187,12 @@ class ServerMachine:
         topic, ref = message.topic, message.ref
         if not self._is_topic(topic):
             return (_reply(None, ref, topic, "error", UNMATCHED),)
+        if (
+            len(topic) > MAX_NAME
+            or len(str(message.join_ref)) > MAX_NAME
+            or len(str(ref)) > MAX_NAME
+        ):
+            return (_reply(message.join_ref, ref, topic, "error", TOO_LONG),)
         old = self.joins.get(topic)
         if old is None and len(self.joins) >= self._max_topics:
             return (_reply(message.join_ref, ref, topic, "error", TOO_MANY),)

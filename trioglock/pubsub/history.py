@@ -92,12 +92,14 @@ class MissedMessages:
         complete: whether no message is missing between the given one and ``messages``.
         last: position up to which the history has been read; the next messages follow it.
         more: whether there are more messages after ``last``.
+        incomplete: the channels whose messages are missing, if only these are incomplete.
     """
 
     messages: tuple[Message, ...]
     complete: bool
     last: str
     more: bool = False
+    incomplete: tuple[str, ...] = ()
 
     @property
     def start(self) -> str:

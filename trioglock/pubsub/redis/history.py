@@ -90,7 +90,8 @@ class RedisHistory(MessageHistory):
         last, born = (parse_id(one.decode()) for one in ids)
         if position > last:
             return MissedMessages((), complete=False, last=format_id(last))
-        complete, found, end = position >= born, list[tuple[Position, Message]](), last
+        found, end = list[tuple[Position, Message]](), last
+        incomplete = list[str]()
         for name, entries, oldest, length in zip(
             names, replies[::3], replies[1::3], replies[2::3], strict=True
         ):
@@ -99,16 +100,22 @@ class RedisHistory(MessageHistory):
             if len(messages) == count:
                 end = min(end, messages[-1][0])
             if not oldest or parse_id(oldest[0][0].decode()) > position:
+                is_expired = position != last and _is_expired(position, time, seconds)
                 if length > limit:  # the oldest one is not part of the history
-                    complete, messages = False, messages[1:]
-                if position != last and _is_expired(position, time, seconds):
-                    complete = False
+                    messages = messages[1:]
+                if length > limit or is_expired:
+                    incomplete.append(name)
             found += messages
         found = sorted(one for one in found if one[0] <= end)[:count]
         if len(found) == count:
             end = found[-1][0]
-        missed = tuple(message for _, message in found)
-        return MissedMessages(missed, complete, format_id(end), more=end < last)
+        return MissedMessages(
+            tuple(message for _, message in found),
+            complete=position >= born and not incomplete,
+            last=format_id(end),
+            more=end < last,
+            incomplete=() if position < born else tuple(incomplete),
+        )
 
     def _reads(
         self, names: Iterable[str], position: Position, count: int

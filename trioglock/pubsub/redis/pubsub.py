@@ -15,7 +15,7 @@ from ..._timer import PeerTimeout
 from ...errors import BrokerUnavailable
 from ..broker import Deliver
 from ..history import MissedMessages, PageSize, Position, parse_id
-from ..message import INCOMING, Event, Gap, Message
+from ..message import EVERYONE, INCOMING, Event, Gap, Message
 from ..patterns import ChannelFilter
 from .address import RedisAddress
 from .connection import (
@@ -128,7 +128,9 @@ class PubSubReceiver(ReconnectingConnection):
             missed = await self._ask(
                 history.after(missed.last, EVERYTHING, page.count, waits_for_partner=False)
             )
-            if not missed.complete:
+            if missed.incomplete and EVERYONE not in missed.incomplete:
+                gaps += [Gap(seconds, missed.start, channel) for channel in missed.incomplete]
+            elif not missed.complete:
                 gaps = [Gap(seconds, missed.start)]
             page.adapt(missed.messages)
             await self._deliver_all(self._advancing(history, [*gaps, *missed.messages]))

@@ -1,0 +1,129 @@
+"""Brokers for tests of histories: one that injects gaps, and one as slow as a remote server."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+
+from trioglock import BrokerUnavailable
+from trioglock.frames import Data
+from trioglock.pubsub import Broker, BrokerSession, Gap, MemoryBroker, Message
+from trioglock.pubsub.broker import Deliver
+from trioglock.pubsub.history import FindRetention, MemoryHistory, MessageHistory, MissedMessages
+from trioglock.pubsub.message import INCOMING
+from trioglock.pubsub.patterns import ChannelFilter
+
+
+class GapBroker(MemoryBroker):
+    """Delivers the gaps that a test wants."""
+
+    deliver: Deliver
+
+    def open_with_topics(
+        self, name: str, deliver: Deliver, find_retention: FindRetention
+    ) -> AbstractAsyncContextManager[BrokerSession]:
+        self.deliver = deliver
+        return super().open_with_topics(name, deliver, find_retention)
+
+
+class SlowBroker(Broker):
+    """Needs time to deliver messages and to read its history, and can lose its connection."""
+
+    def __init__(self) -> None:
+        self.log = MemoryHistory()
+        self.delivery_seconds = 0.0
+        self.seconds_before_reading = 0.0
+        self.seconds_after_reading = 0.0
+        self.is_unavailable = False
+        self.session: SlowSession
+
+    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def open_with_topics(
+        self, name: str, deliver: Deliver, find_retention: FindRetention
+    ) -> AsyncIterator[BrokerSession]:
+        self.session = SlowSession(self, deliver, find_retention)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.session.run)
+            yield self.session
+            nursery.cancel_scope.cancel()
+
+
+class SlowHistory(MessageHistory):
+    """Takes time before and after reading the log of the broker."""
+
+    def __init__(self, broker: SlowBroker) -> None:
+        self._broker = broker
+        self.advance(broker.log.last)
+
+    async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
+        broker = self._broker
+        await trio.sleep(broker.seconds_before_reading)
+        if broker.is_unavailable:
+            raise BrokerUnavailable("on purpose")
+        missed = await broker.log.after(message_id, channels, count)
+        await trio.sleep(broker.seconds_after_reading)
+        return missed
+
+    async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
+        await trio.sleep(self._broker.seconds_before_reading)
+        latest = await self._broker.log.latest(channels, count)
+        await trio.sleep(self._broker.seconds_after_reading)
+        return latest
+
+
+class SlowSession(BrokerSession):
+    """Delivers messages in order, with a delay."""
+
+    def __init__(self, broker: SlowBroker, deliver: Deliver, find: FindRetention) -> None:
+        self.topic_history: MessageHistory = SlowHistory(broker)
+        self._broker = broker
+        self._deliver = deliver
+        self._find_retention = find
+        self._queue: deque[tuple[float, Message]] = deque()
+        self._changed = trio.Event()
+
+    async def publish(self, channel: str, data: Data) -> None:
+        await trio.lowlevel.checkpoint()
+        retention = self._find_retention(channel)
+        log = self._broker.log
+        message = Message(channel, data) if retention is None else log.add(channel, data, retention)
+        self._queue.append((trio.current_time() + self._broker.delivery_seconds, message))
+        self._changed.set()
+
+    def has_history(self, channel: str) -> bool:
+        return self._find_retention(channel) is not None
+
+    async def run(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            while self._queue:
+                await trio.sleep_until(self._queue[0][0])
+                if self._queue:  # the connection may have been lost
+                    self._receive(self._queue.popleft()[1])
+
+    def _receive(self, message: Message) -> None:
+        if message.id is not None:
+            self.topic_history.advance(message.id)
+        self._deliver(message)
+
+    async def reconnect(self) -> None:
+        """Lose the messages under way, and deliver those that the log contains."""
+        self._queue.clear()
+        log = self._broker.log
+        missed = await log.after(self.topic_history.last, ChannelFilter("*"), 10_000)
+        self._deliver(Gap(1.0, self.topic_history.last, INCOMING if missed.complete else None))
+        for message in missed.messages:
+            self._receive(message)
+
+    def lose(self) -> None:
+        """Lose the messages under way for good."""
+        self._queue.clear()
+        self.topic_history.advance(self._broker.log.last)
+        self._deliver(Gap(1.0, self.topic_history.last))

@@ -1,0 +1,336 @@
+"""Histories in Redis: several processes, outages, and a rolling restart under load."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from tests.channels.helpers import ChannelsSite, RawPhoenix, serving_channels
+from tests.channels.history_server import ROUTES
+from tests.pubsub.redis_server import RealRedis
+from tests.scripts import ROOT
+from trioglock import Backoff
+from trioglock.channels import Answer, Broadcast, Channel, Channels, History, broadcast
+from trioglock.protocols import phoenix
+from trioglock.pubsub import Broker, Hub
+
+pytestmark = [pytest.mark.redis]
+
+
+class Room(Channel[None]):
+    history = History(size=3)
+
+    async def join(self, topic: str, payload: Any, user: Any) -> Any:
+        await trio.sleep(0)
+        return {}, None
+
+    def handle_in(self, event: str, payload: Any, state: None) -> Any:
+        return (Broadcast(event, payload), Answer("ok")), state
+
+
+class Long(Room):
+    history = History(size=1000, seconds=None)
+
+
+class Short(Room):
+    history = History(size=3, seconds=0.3)
+
+
+class Plain(Channel[None]):
+    pass
+
+
+ALL: dict[str, type[Channel[Any]]] = {
+    "room:*": Room,
+    "long:*": Long,
+    "short:*": Short,
+    "plain:*": Plain,
+}
+
+
+@asynccontextmanager
+async def serving(broker: Broker) -> AsyncIterator[ChannelsSite]:
+    async with serving_channels(ALL, hub=Hub(broker=broker)) as site:
+        yield site
+
+
+async def send(site: ChannelsSite, *numbers: int, topic: str = "room:1") -> None:
+    for number in numbers:
+        await site.channels.broadcast(topic, "news", {"n": number})
+
+
+async def join(raw: RawPhoenix, after: Any, topic: str = "room:1", ref: str = "1") -> Any:
+    reply = await raw.ask(ref, ref, topic, "phx_join", {"after": after})
+    assert reply[4]["status"] == "ok", reply
+    return reply[4]["response"]
+
+
+async def read(raw: RawPhoenix, *numbers: int, topic: str = "room:1") -> str:
+    """Receive events with these numbers, and return the id of the last one."""
+    received = [await raw.receive() for _ in numbers]
+    assert [(one[2], one[3], one[4]["n"]) for one in received] == [
+        (topic, "news", number) for number in numbers
+    ]
+    last: str = received[-1][4]["id"]
+    return last
+
+
+async def test_ids_are_valid_in_every_process_and_after_a_restart(redis: RealRedis) -> None:
+    async with (
+        serving(redis.broker()) as one,
+        serving(redis.broker()) as two,
+        one.dial() as here,
+        two.dial() as there,
+    ):
+        await join(here, None)
+        await join(there, None)
+        await send(one, 1)
+        assert await read(here, 1) == await read(there, 1)
+        await send(two, 2, 3)
+        first = await read(here, 2)
+        await read(here, 3)
+        async with two.dial() as again:
+            assert await join(again, first) == {}
+            await read(again, 3)
+            await send(one, 4)
+            await read(again, 4)
+    async with serving(redis.broker()) as one, one.dial() as again:
+        assert await join(again, first) == {}
+        last = await read(again, 3, 4)
+        await send(one, 5, 6, 7)
+        await read(again, 5, 6, 7)
+        async with one.dial() as late:
+            assert await join(late, first) == {"gap": True}
+            await read(late, 5, 6, 7)
+        async with one.dial() as late:
+            assert await join(late, last) == {}
+            await read(late, 5, 6, 7)
+
+
+async def test_only_broadcasts_to_topics_with_a_history_are_kept(redis: RealRedis) -> None:
+    async with serving(redis.broker()) as site:
+        await send(site, 1, topic="plain:1")
+        await site.channels.hub.publish("entry", "phoenix:presence")
+        await site.channels.hub.publish("hello", "news")
+        assert "phoenix" not in redis.ask("KEYS *")
+        await send(site, 1)
+        assert redis.ask("KEYS *phoenix*").count("phoenix") == 1
+
+
+async def test_topics_are_kept_for_different_times(redis: RealRedis) -> None:
+    async with serving(redis.broker(history=10)) as site, site.dial() as raw:
+        await join(raw, 0, "short:1")
+        await join(raw, 0, "long:1", "2")
+        await send(site, 1, topic="short:1")
+        await send(site, 1, topic="long:1")
+        expired, kept = await read(raw, 1, topic="short:1"), await read(raw, 1, topic="long:1")
+        await send(site, *range(2, 300), topic="long:1")
+        await trio.sleep(0.4)
+        await send(site, 2, topic="short:1")
+        async with site.dial() as again:
+            assert await join(again, expired, "short:1") == {"gap": True}
+            await read(again, 2, topic="short:1")
+            assert await join(again, kept, "long:1", "2") == {}
+            await read(again, *range(2, 300), topic="long:1")
+
+
+async def test_another_program_broadcasts_with_the_same_history(redis: RealRedis) -> None:
+    async with serving(redis.broker()) as site, site.dial() as raw:
+
+        def send_blocking() -> None:
+            for number in range(5):
+                broadcast("room:1", "news", {"n": number}, url=redis.url, history=Room.history)
+            with pytest.raises(phoenix.InvalidMessage, match="must have a dict"):
+                broadcast("room:1", "news", [], url=redis.url, history=Room.history)
+
+        await trio.to_thread.run_sync(send_blocking)
+        await join(raw, 0)
+        await read(raw, 2, 3, 4)
+
+
+@pytest.mark.slow
+async def test_an_outage_ends_only_the_topics_whose_events_are_no_longer_kept(
+    redis: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        serving(redis.broker()) as site,
+        serving(redis.broker()) as other,
+        site.dial() as raw,
+    ):
+        for ref, topic in enumerate(["room:1", "room:2", "long:1", "plain:1"], 1):
+            await join(raw, 0, topic, str(ref))
+        await send(other, 0)
+        last = await read(raw, 0)
+        redis.send_plainly("MULTI", "CLIENT KILL TYPE pubsub", "CLIENT PAUSE 200 ALL", "EXEC")
+
+        def send_blocking() -> None:
+            for topic, history, count in [
+                ("room:1", Room.history, 10),
+                ("room:2", Room.history, 2),
+                ("long:1", Long.history, 50),
+            ]:
+                for number in range(1, 1 + count):
+                    broadcast(topic, "news", {"n": number}, url=redis.url, history=history)
+
+        await trio.to_thread.run_sync(send_blocking)
+        assert await raw.receive() == [
+            "1",
+            "1",
+            "room:1",
+            "phx_error",
+            {"reason": "events may be missing"},
+        ]
+        await read(raw, 1, 2, topic="room:2")
+        await read(raw, *range(1, 51), topic="long:1")
+        assert await join(raw, last, "room:1", "5") == {"gap": True}
+        await read(raw, 8, 9, 10)
+        await send(other, 11)
+        await read(raw, 11)
+        await raw.alive()
+    assert "broadcasts of the last" in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_history_that_is_lost_is_a_gap(redis: RealRedis) -> None:
+    async with serving(redis.broker()) as site, site.dial() as raw:
+        await join(raw, 0)
+        await send(site, 1)
+        last = await read(raw, 1)
+        redis.kill()
+        redis.start()
+        assert (await raw.receive())[3] == "phx_error"
+        assert await join(raw, last, ref="2") == {"gap": True}
+        await send(site, 2)
+        await read(raw, 2)
+
+
+@pytest.mark.slow
+async def test_a_join_during_an_outage_is_refused_until_the_history_can_be_read(
+    redis: RealRedis,
+) -> None:
+    async with serving(redis.broker(publish_timeout=0.5)) as site, site.dial() as raw:
+        await send(site, 1)
+        redis.freeze()
+        reply = await raw.ask("1", "1", "room:1", "phx_join", {"after": 0})
+        assert reply[4] == {"response": {"reason": "the history cannot be read"}, "status": "error"}
+        redis.thaw()
+        assert await join(raw, 0, ref="2") == {}
+        await read(raw, 1)
+
+
+MEMBERS = 50
+EVENTS_PER_SECOND = 50
+
+
+class Servers:
+    """Server processes that share a port."""
+
+    def __init__(self, redis: RealRedis, nursery: trio.Nursery) -> None:
+        self._redis = redis
+        self._nursery = nursery
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self.port: int = self._reserved.getsockname()[1]
+        self.running: list[trio.Process] = []
+
+    async def start(self) -> None:
+        """Start a process, and wait until it listens."""
+        command = [
+            sys.executable,
+            "-m",
+            "tests.channels.history_server",
+            self._redis.url,
+            str(self.port),
+        ]
+        process: trio.Process = await self._nursery.start(
+            lambda **options: trio.run_process(command, stdout=-1, check=False, cwd=ROOT, **options)
+        )
+        assert process.stdout is not None
+        assert (await process.stdout.receive_some()).startswith(b"ready")
+        self.running.append(process)
+
+    async def stop(self, number: signal.Signals) -> None:
+        """Stop the oldest process."""
+        process = self.running.pop(0)
+        process.send_signal(number)
+        await process.wait()
+
+    def close(self) -> None:
+        for process in self.running:
+            process.kill()
+        self._reserved.close()
+
+
+class Member:
+    """A client that counts, and joins again with the last id."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self.joins = 0
+
+    async def run(self, port: int) -> None:
+        reconnect = Backoff(initial=0.05, maximum=0.1, max_attempts=None)
+        url = f"ws://127.0.0.1:{port}/socket"
+        async with phoenix.connect(url, reconnect=reconnect) as client:
+            room = await client.join("room:1", {"after": 0}, id_field="id")
+            async for event, payload in room:
+                assert event == "news"
+                assert room.response == {}
+                self.numbers.append(payload["n"])
+                self.joins = room.join_count
+
+
+@pytest.mark.slow
+async def test_a_rolling_restart_under_load_loses_nothing(redis: RealRedis) -> None:
+    """One of two processes is stopped, and the other one is killed."""
+    count = 0
+    members = [Member() for _ in range(MEMBERS)]
+    channels = Channels(ROUTES, hub=Hub(broker=redis.broker()))
+
+    async def send_forever() -> None:
+        nonlocal count
+        while True:
+            await channels.broadcast("room:1", "news", {"n": count})
+            count += 1
+            await trio.sleep(1 / EVENTS_PER_SECOND)
+
+    with trio.fail_after(50):
+        async with channels.hub, trio.open_nursery() as nursery:
+            servers = Servers(redis, nursery)
+            try:
+                async with trio.open_nursery() as starting:
+                    starting.start_soon(servers.start)
+                    starting.start_soon(servers.start)
+                sending = trio.CancelScope()
+
+                async def send() -> None:
+                    with sending:
+                        await send_forever()
+
+                nursery.start_soon(send)
+                for member in members:
+                    nursery.start_soon(member.run, servers.port)
+                for number in (signal.SIGTERM, signal.SIGKILL):
+                    while not all(member.numbers for member in members):
+                        await trio.sleep(0.01)
+                    await servers.stop(number)
+                    await servers.start()
+                await trio.sleep(0.3)
+                sending.cancel()
+                while not all(member.numbers[-1] == count - 1 for member in members):
+                    await trio.sleep(0.01)
+                for member in members:
+                    assert member.numbers == list(range(count))
+                assert min(member.joins for member in members) >= 1
+                assert sum(member.joins for member in members) >= MEMBERS * 1.5
+            finally:
+                servers.close()
+                nursery.cancel_scope.cancel()
