@@ -16,12 +16,12 @@ import pytest
 
 from tests.scripts import ROOT
 
-__all__ = ["FLAGS", "browser", "example", "expect", "keep_screenshot"]
+__all__ = ["browser", "example", "expect", "keep_screenshot", "open_chromium"]
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-MILLISECONDS = 10_000
+MILLISECONDS = 15_000
 """Time limit for the page to show something."""
 
 expect: Any = playwright.expect
@@ -30,12 +30,19 @@ expect: Any = playwright.expect
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, as installed on the system."""
+    with open_chromium() as chromium:
+        yield chromium
+
+
+@contextmanager
+def open_chromium(*flags: str) -> Iterator[Any]:
+    """Run Chromium with flags; skip the test without it."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs chromium: install the system's package")
     expect.set_options(timeout=MILLISECONDS)
     with playwright.sync_playwright() as tools:
-        chromium = tools.chromium.launch(executable_path=path, args=FLAGS)
+        chromium = tools.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         yield chromium
         chromium.close()
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import trio
 
-from trioglock import Request, Response, serve
+from trioglock import Rate, Request, Response, serve
 from trioglock.channels import (
     Answer,
     Broadcast,
@@ -118,7 +118,11 @@ def is_room(topic: str) -> bool:
 
 hub = Hub("chat", RedisBroker(REDIS_URL) if REDIS_URL else None)
 channels = Channels(
-    {"room:*": Room, "lobby": Lobby}, hub=hub, connect=authenticate, id=lambda user: user.id
+    {"room:*": Room, "lobby": Lobby},
+    hub=hub,
+    connect=authenticate,
+    id=lambda user: user.id,
+    message_rate=Rate(200, per=10),
 )
 presence = Presence(channels)
 removed_until: dict[str, float] = {}

@@ -277,7 +277,7 @@ function showRooms() {
   const others = (directory?.list((topic, {metas}) => ({
     name: topic.slice("room:".length), count: new Set(metas.map(meta => meta.id)).size,
   })) ?? []).filter(room => !rooms.has(room.name) && isWanted(room));
-  others.sort((a, b) => b.count - a.count || a.name.localeCompare(b.name));
+  others.sort((a, b) => b.count - a.count || a.name.localeCompare(b.name, [], {numeric: true}));
   showList(find("rooms"), own, room => room.name, roomItem, updateRoom);
   showList(find("other-rooms"), others.slice(0, 100), room => room.name, roomItem, updateRoom);
   find("others").hidden = !others.length;
@@ -480,7 +480,7 @@ document.onkeydown = event => {
 
 function resizeText() {
   text.style.height = "auto";
-  text.style.height = `${text.scrollHeight}px`;
+  text.style.height = `${text.scrollHeight + 2}px`;  // and the border
 }
 
 text.oninput = () => {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +12,6 @@ import trio
 import websockets
 
 from tests.asgi.test_asgi import running
-from tests.protocols.phoenix.test_javascript import EXPECTED, NODE
 from trioglock import HandshakeRefused, TrioWebsocketTransport, serve
 from trioglock.asgi import WebSocketApp
 from trioglock.channels import (
@@ -85,29 +83,6 @@ async def serving(kind: str, **options: Any) -> AsyncIterator[tuple[Channels, st
         transport = TrioWebsocketTransport() if kind == "trio-websocket" else None
         async with hub, serve(channels.socket, "127.0.0.1", 0, transport=transport) as server:
             yield channels, f"127.0.0.1:{server.port}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["serve", "asgi"])
-async def test_the_official_javascript_client(node: str, kind: str) -> None:
-    """Joins, replies, binary messages, refusals, crashes, presence, heartbeats, reconnecting."""
-    tokens = []
-
-    def authenticate(request: ConnectRequest) -> str | None:
-        tokens.append(request.token)
-        return request.params["user"]
-
-    with trio.fail_after(30):
-        async with serving(kind, connect=authenticate) as (_, where):
-            done = await trio.run_process(
-                [node, str(NODE / "client.js"), f"ws://{where}/socket", "secret?no"],
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
-    assert done.returncode == 0, done.stderr.decode()
-    assert [json.loads(line) for line in done.stdout.decode().splitlines()] == EXPECTED
-    assert set(tokens) == {"secret?no"}
 
 
 @pytest.mark.parametrize("kind", ["serve", "trio-websocket", "asgi"])

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
-
-import trio
 
 from tests.cli.helpers import Running, started
 from tests.server.helpers import Site, serving
-from trioglock import Connection, Server, serve
+from tests.threads import open_in_thread
+from trioglock import Connection, serve
 from trioglock.cli.live import PUBLISH, AccessRules, Endpoints
 from trioglock.cli.live.sockets import LIVE
 from trioglock.cli.serve import Settings, load_target, open_server
@@ -99,45 +97,19 @@ async def open_hub(
 
 
 @contextmanager
-def _in_thread(open_context: Callable[[], AbstractAsyncContextManager[Server]]) -> Iterator[int]:
-    """Run a server in a thread with its own trio, for commands that call trio.run(); its port."""
-    ready = concurrent.futures.Future[tuple[int, Callable[[], None]]]()
-
-    async def main() -> None:
-        async with open_context() as server:
-            stop, token = trio.Event(), trio.lowlevel.current_trio_token()
-            assert server.port is not None
-            ready.set_result((server.port, lambda: token.run_sync_soon(stop.set)))
-            await stop.wait()
-
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        finished = pool.submit(trio.run, main)
-        futures: list[concurrent.futures.Future[Any]] = [ready, finished]
-        concurrent.futures.wait(futures, 20, concurrent.futures.FIRST_COMPLETED)
-        if finished.done():
-            finished.result()
-        port, stop = ready.result(0)
-        try:
-            yield port
-        finally:
-            stop()
-            finished.result(20)
-
-
-@contextmanager
 def target_in_thread(target: Any, **options: Any) -> Iterator[str]:
     """Serve a target; its URL."""
-    with _in_thread(lambda: serve(target, "127.0.0.1", 0, **options)) as port:
-        yield f"ws://127.0.0.1:{port}/"
+    with open_in_thread(lambda: serve(target, "127.0.0.1", 0, **options)) as server:
+        yield f"ws://127.0.0.1:{server.port}/"
 
 
 @contextmanager
 def serve_in_thread(**settings: Any) -> Iterator[str]:
     """Serve as ``trioglock serve`` with these settings; the address, ``"127.0.0.1:50812"``."""
     chosen = Settings(**{"port": 0, "drain": 1, **settings})
-    with _in_thread(lambda: open_server(chosen, load_target(chosen))) as port:
+    with open_in_thread(lambda: open_server(chosen, load_target(chosen))) as server:
         host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
-        yield f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        yield f"{'127.0.0.1' if host == '0.0.0.0' else host}:{server.port}"
 
 
 @asynccontextmanager

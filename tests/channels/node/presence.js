@@ -1,20 +1,12 @@
-// Runs the official client's Presence against two servers, whose URLs are the arguments, and prints
-// the result of each step as a line of JSON: [name, result].
+// The Presence of the official client with two servers, whose URLs are the arguments.
 "use strict";
 
-const {Socket, Presence} = require("phoenix");
-const WebSocket = require("ws");
-
-const urls = process.argv.slice(2);
-
-const report = (name, value) => console.log(JSON.stringify([name, value]));
+const {Socket, Presence} = Phoenix;
 
 // A browser tab of a user.
 class Tab {
   constructor(url, key) {
-    this.socket = new Socket(url, {
-      transport: WebSocket, rejoinAfterMs: () => 20, reconnectAfterMs: () => 200,
-    });
+    this.socket = new Socket(url, {rejoinAfterMs: () => 20, reconnectAfterMs: () => 200});
     this.socket.connect();
     this.channel = this.socket.channel("room:1", {key});
     this.presence = new Presence(this.channel);
@@ -44,7 +36,7 @@ class Tab {
   }
 }
 
-async function main() {
+globalThis.run = async (report, ...urls) => {
   const [phone, laptop, other] = [
     new Tab(urls[0], "al"), new Tab(urls[1], "al"), new Tab(urls[1], "bo"),
   ];
@@ -71,7 +63,7 @@ async function main() {
   await all(["al", "here"], ["bo", "away"]);
   report("left", phone.list());
 
-  other.socket.conn.terminate();
+  other.socket.conn.close();
   await phone.sees(["al", "here"]);
   await phone.sees(["al", "here"], ["bo", "here"]);
   report("connected again", phone.list());
@@ -79,7 +71,6 @@ async function main() {
   other.socket.disconnect();
   await phone.sees(["al", "here"]);
   report("log", phone.log);
-  phone.socket.disconnect(() => process.exit(0));
-}
-
-main().catch((error) => { console.error(error); process.exit(1); });
+  laptop.socket.disconnect();
+  await new Promise((resolve) => phone.socket.disconnect(resolve));
+};

@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,44 +17,26 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import connect as connect_program
 
+from tests.browser import expect, keep_screenshot, open_chromium
 from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import publish_request, serve_in_thread
-from tests.pubsub.redis_server import RealRedis
+from tests.pubsub.redis_server import RealRedis, find_port
 from tests.scripts import ROOT
 from trioglock.cli import main
 from trioglock.cli.live.sockets import LIVE, PUBLISH
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 EVIL = "evil.example"
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    # DNS rebinding: a foreign name that resolves to this machine.
-    f"--host-resolver-rules=MAP {EVIL} 127.0.0.1",
-]
-TIMEOUT = 15_000
-"""Milliseconds until the page must show something."""
 
 OpenPage = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """The Chromium of the system."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("needs chromium: install the package of the system")
-    playwright.expect.set_options(timeout=TIMEOUT)
-    with playwright.sync_playwright() as tools:
-        chromium = tools.chromium.launch(executable_path=program, args=FLAGS)
+    """Chromium, with DNS rebinding: a foreign name that resolves to this machine."""
+    with open_chromium(f"--host-resolver-rules=MAP {EVIL} 127.0.0.1") as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.fixture
@@ -81,7 +60,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
         page.on("dialog", dismiss)
         page.on("request", check_request)
         page.goto(f"http://{at}/")
-        playwright.expect(page.locator("#status")).to_have_text("live")
+        expect(page.locator("#status")).to_have_text("live")
         return page
 
     yield open_page
@@ -111,19 +90,6 @@ def publish(channel: str, message: str, *arguments: str) -> str:
     return output.getvalue().strip()
 
 
-def save_screenshot(page: Any, name: str, tmp_path: Path) -> None:
-    """Save a screenshot; with SCREENSHOTS=docs/images, for the documentation."""
-    path = Path(os.environ.get("SCREENSHOTS", tmp_path)) / f"{name}.png"
-    page.screenshot(path=path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-
-
-def find_free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 ORDER = {"id": 17, "items": [{"sku": "apple", "count": 2, "price": 1.20}], "paid": True}
 
 MESSAGES = [
@@ -138,7 +104,6 @@ MESSAGES = [
 
 def test_messages(open_page: OpenPage, tmp_path: Path) -> None:
     """They appear with their time and channel, JSON is formatted; the numbers are counted."""
-    expect = playwright.expect
     with serve_in_thread(name="office") as at:
         page = open_page(at, viewport={"width": 1000, "height": 780})
         expect(page.locator("#hub")).to_have_text("office")
@@ -158,12 +123,11 @@ def test_messages(open_page: OpenPage, tmp_path: Path) -> None:
         expect(page.locator("#browsers")).to_have_text("0")
         page.evaluate(f"window.listener = new WebSocket('ws://{at}/news')")
         expect(page.locator("#browsers")).to_have_text("1")
-        save_screenshot(page, "live_page", tmp_path)
+        keep_screenshot(page, "live_page", tmp_path)
 
 
 def test_workers(redis: RealRedis, open_page: OpenPage) -> None:
     """A page shows the messages of all processes, and which of them it is connected to."""
-    expect = playwright.expect
     with serve_workers("--redis", redis.url) as at:
         pages = [open_page(at) for _ in range(4)]
         assert publish("news", "hello", "--redis", redis.url) == "published on news"
@@ -194,7 +158,7 @@ def test_hostile_text(open_page: OpenPage) -> None:
         before = page.evaluate(elements)
         for count, message in enumerate(HOSTILE, 1):
             publish(message, message, "--to", f"ws://{at}")
-            playwright.expect(page.locator("#log li")).to_have_count(count)
+            expect(page.locator("#log li")).to_have_count(count)
             row = page.locator("#log li").first
             expected = json.dumps(json.loads(message), indent=2) if message[0] == "{" else message
             assert row.locator("pre").inner_text() == expected
@@ -210,7 +174,7 @@ def test_invisible_characters(open_page: OpenPage) -> None:
         publish("x", "a\x1b[2Jb\u202egpj.exe", "--to", f"ws://{at}")
         publish("x", '[12345678901234567890, 1.0, "\\u0041\\/", {}, []]', "--to", f"ws://{at}")
         rows = page.locator("#log li pre")
-        playwright.expect(rows).to_have_count(2)
+        expect(rows).to_have_count(2)
         assert rows.nth(1).inner_text() == "a\u241b[2Jb\u27e8U+202E\u27e9gpj.exe"
         lines = [line.strip() for line in rows.nth(0).inner_text().splitlines()]
         wanted = ["[", "12345678901234567890,", "1.0,", '"\\u0041\\/",', "{},", "[]", "]"]
@@ -219,7 +183,6 @@ def test_invisible_characters(open_page: OpenPage) -> None:
 
 def test_filter_pause_and_clear(open_page: OpenPage) -> None:
     """A filter hides channels; a paused page stands still and shows all messages on resume."""
-    expect = playwright.expect
     with serve_in_thread() as at:
         page = open_page(at)
         rows = page.locator("#log li pre")
@@ -259,7 +222,6 @@ def test_filter_pause_and_clear(open_page: OpenPage) -> None:
 
 def test_burst(open_page: OpenPage) -> None:
     """Of 10,000 messages, the page shows the latest and stays small."""
-    expect = playwright.expect
     with serve_in_thread() as at:
         page = open_page(at)
         with connect_program(
@@ -269,7 +231,7 @@ def test_burst(open_page: OpenPage) -> None:
                 program.send(publish_request("burst", f"number {number}"))
                 if number % 100 == 99:
                     for _ in range(100):
-                        program.recv(TIMEOUT)
+                        program.recv(timeout=15)
         expect(page.locator("#log li").first.locator("pre")).to_have_text("number 9999")
         expect(page.locator("#received")).to_have_text("10,000")
         rows = page.locator("#log li")
@@ -288,14 +250,13 @@ def test_long_message(open_page: OpenPage) -> None:
         publish("x", "[" + "1," * 50_000 + "1]", "--to", f"ws://{at}")
         row = page.locator("#log li")
         size = "100,003 characters, truncated"
-        playwright.expect(row.locator("small")).to_have_text(size)
+        expect(row.locator("small")).to_have_text(size)
         assert len(row.locator("pre").inner_text()) == 8192
 
 
 def test_restart_of_the_server(open_page: OpenPage) -> None:
     """The page reconnects and shows that messages may be missing."""
-    expect = playwright.expect
-    port = find_free_port()
+    port = find_port()
     with serve_in_thread(port=port) as at:
         page = open_page(at)
         publish("x", "before", "--to", f"ws://{at}")
@@ -313,8 +274,7 @@ def test_restart_of_the_server(open_page: OpenPage) -> None:
 
 def test_history(redis: RealRedis, open_page: OpenPage) -> None:
     """A page shows messages from before it was opened, and those that it missed."""
-    expect = playwright.expect
-    port, options = find_free_port(), ("--redis", redis.url, "--history", "50")
+    port, options = find_port(), ("--redis", redis.url, "--history", "50")
     with serve_in_thread(port=port, redis=redis.url, history=50) as at:
         publish("x", "early", *options)
         page = open_page(at)
@@ -331,7 +291,6 @@ def test_history(redis: RealRedis, open_page: OpenPage) -> None:
 
 def test_form(open_page: OpenPage) -> None:
     """It can be used with the keyboard only; an invalid channel gets an error."""
-    expect = playwright.expect
     with serve_in_thread() as at:
         page = open_page(at)
         page.locator("summary").focus()
@@ -354,7 +313,6 @@ def test_form(open_page: OpenPage) -> None:
 
 def test_token(open_page: OpenPage) -> None:
     """A wrong token is refused; the page does not store it."""
-    expect = playwright.expect
     with serve_in_thread(publish_token="open-sesame") as at:
         page = open_page(at)
         page.click("summary")
@@ -409,7 +367,7 @@ def test_phone(open_page: OpenPage) -> None:
         for channel, message in (*MESSAGES[:3], ("a/long/" + "name/" * 30, "x" * 500)):
             publish(channel, message, "--to", f"ws://{at}")
         for page, is_dark in zip(pages, (True, False), strict=True):
-            playwright.expect(page.locator("#log li")).to_have_count(4)
+            expect(page.locator("#log li")).to_have_count(4)
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, re.findall(r"\d+", colour))) < 382) is is_dark

@@ -11,8 +11,9 @@ import trio
 from trio.testing import MockClock
 
 from trioglock import NativeTransport, Transport, TrioWebsocketTransport
+from trioglock.channels import Channel
 from trioglock.protocols import phoenix
-from trioglock.testing import MockPeer, MockPhoenixChannel, MockPhoenixServer, MockServer
+from trioglock.testing import MockPeer, MockPhoenixServer, MockServer
 
 KINDS = ["memory", "native", "trio-websocket"]
 """In memory, and both transports on real sockets."""
@@ -76,7 +77,7 @@ def transport_of(kind: str) -> Transport:
 
 @asynccontextmanager
 async def connected(
-    channels: Mapping[str, type[MockPhoenixChannel]] | None = None,
+    channels: Mapping[str, type[Channel[Any]]] | None = None,
     *,
     server_options: Mapping[str, Any] | None = None,
     **options: Any,

@@ -67,7 +67,7 @@ async def test_the_official_client_works_with_the_mock_server(node: str) -> None
         channels = {"room:*": MockTopic, "presence:*": Lobby}
         async with MockPhoenixServer(channels, authorize=authorize) as server:
             done = await trio.run_process(
-                [node, str(NODE / "client.js"), server.url, "secret?no"],
+                [node, NODE / "run.js", NODE / "client.js", server.url, "secret?no"],
                 capture_stdout=True,
                 capture_stderr=True,
                 check=False,

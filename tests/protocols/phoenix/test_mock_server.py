@@ -10,9 +10,13 @@ import pytest
 import trio
 
 from tests.protocols.clock import MOCK_CLOCK, REAL_CLOCK
+from tests.protocols.phoenix.helpers import connected
+from tests.transports.servers import client_context, server_context
 from trioglock import Connection, ConnectionClosedError, HandshakeRefused, connect
+from trioglock.channels import Answer, Channel
 from trioglock.protocols import phoenix
 from trioglock.testing import MockPhoenixChannel, MockPhoenixServer, MockTopic, RefuseJoin
+from trioglock.testing.phoenix import MockClient
 
 pytestmark = MOCK_CLOCK
 
@@ -214,3 +218,164 @@ async def test_fault_62_a_malformed_message_does_not_end_the_server(frame: str) 
         with pytest.raises(ConnectionClosedError):
             await conn.receive()
         assert conn.close_code == 1011
+
+
+# What a test can do beyond a real server.
+
+
+@asynccontextmanager
+async def raw_client(
+    server: MockPhoenixServer, **options: Any
+) -> AsyncIterator[tuple[Connection[None], MockClient]]:
+    url = f"{server.url}/websocket?vsn=2.0.0&a=1"
+    async with connect(url, stream=server.open_stream, **options) as conn:
+        yield conn, await server.client()
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("stop", '["1","1","room:1","phx_close",{}]'),
+        ("crash", '["1","1","room:1","phx_error",{"reason":"channel_crash"}]'),
+    ],
+)
+async def test_a_channel_may_push_and_end_at_any_time(end: str, message: str) -> None:
+    """Before its join is answered, while a hook waits, and after its end."""
+    cancelled: list[str] = []
+
+    class Early(MockPhoenixChannel):
+        async def on_join(self, payload: Any) -> Any:
+            await self.push("early", b"\x01")
+            return {}
+
+        async def on_event(self, event: str, payload: Any) -> Any:
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.append(event)
+
+    async with (
+        MockPhoenixServer({"room:*": Early}, memory=True) as server,
+        raw_client(server) as (conn, client),
+    ):
+        await exchange(
+            conn,
+            '["1","1","room:1","phx_join",{}]',
+            b"\x00\x01\x06\x051room:1early\x01",
+            '["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]',
+        )
+        await conn.send('["1","2","room:1","hang",{}]')
+        await trio.sleep(1)
+        channel = client.channels["room:1"]
+        assert channel.alive
+        await (channel.stop() if end == "stop" else channel.crash())
+        assert not channel.alive
+        assert client.channels == {}
+        await channel.crash()  # has no effect
+        await channel.reply("2", "ok", {"late": True})
+        await channel.push("phx_close", {})
+        assert [await conn.receive() for _ in range(3)] == [
+            message,
+            '["1","2","room:1","phx_reply",{"response":{"late":true},"status":"ok"}]',
+            '["1",null,"room:1","phx_close",{}]',
+        ]
+        assert cancelled == ["hang"]
+
+
+async def test_a_channel_may_end_itself_in_a_hook() -> None:
+    """What it has sent before is sent, and what it returns is not."""
+
+    class Brief(MockPhoenixChannel):
+        async def on_event(self, event: str, payload: Any) -> Any:
+            await self.push("last", {})
+            await self.stop()
+            return "ok"
+
+    async with raw(channels={"room:*": Brief}) as conn:
+        await exchange(
+            conn,
+            '["1","1","room:1","phx_join",{}]',
+            '["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]',
+        )
+        await exchange(
+            conn,
+            '["1","2","room:1","x",{}]',
+            '["1",null,"room:1","last",{}]',
+            '["1","1","room:1","phx_close",{}]',
+        )
+        await exchange(
+            conn, '["1","3","room:1","x",{}]', f'[null,"3","room:1","phx_reply",{UNMATCHED}]'
+        )
+
+
+async def test_a_client_has_a_peer() -> None:
+    """It shows the handshake and all messages, and sends and closes."""
+    async with MockPhoenixServer(memory=True) as server:
+        server.accept_with({"X-Room": "7"})
+        async with raw_client(server, additional_headers={"X-Mine": "8"}) as (conn, client):
+            assert conn.handshake is not None
+            assert conn.handshake.response_headers["X-Room"] == "7"
+            assert client.params == {"a": "1"}
+            assert client.peer.path == "/socket/websocket?vsn=2.0.0&a=1"
+            assert client.peer.request_headers["X-Mine"] == "8"
+            assert "Sec-WebSocket-Key" not in client.peer.request_headers
+            await join(conn)
+            await server.broadcast("room:1", "phx_error", {})
+            await client.send("not a message")
+            await client.peer.send(b"\xff")
+            got = [await conn.receive() for _ in range(3)]
+            assert got == ['[null,null,"room:1","phx_error",{}]', "not a message", b"\xff"]
+            assert client.peer.received == ['["1","1","room:1","phx_join",{}]']
+            assert client.peer.sent[2:] == got
+            await client.peer.ping()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.peer.expect_close, 4001)
+                await conn.aclose(4001)
+        assert server.peers == [client.peer]
+        assert server.past_clients == [client]
+
+
+@REAL_CLOCK
+async def test_a_server_with_tls() -> None:
+    with trio.fail_after(5):
+        async with (
+            MockPhoenixServer(ssl_context=server_context()) as server,
+            phoenix.connect(server.url, ssl_context=client_context()) as socket,
+        ):
+            assert server.url.startswith("wss://")
+            assert (await (await socket.join("room:1")).push("echo", 1)).response == 1
+
+
+async def test_the_channels_of_an_application() -> None:
+    """Their user is the client."""
+
+    class Room(Channel[int]):
+        def join(self, topic: str, payload: Any, user: MockClient) -> Any:
+            return user.params, 0
+
+        def handle_in(self, event: str, payload: Any, state: int) -> Any:
+            return Answer("ok", state), state + 1
+
+    async with connected({"room:*": Room}, params={"b": 2}) as (server, socket):
+        room = await socket.join("room:1")
+        assert room.response == {"b": "2"}
+        assert [(await room.push("x")).response for _ in range(3)] == [0, 1, 2]
+        assert isinstance((await server.client()).channels["room:1"], Room)
+
+
+@pytest.mark.parametrize("diff_first", [False, True])
+async def test_the_order_of_diff_and_state(diff_first: bool) -> None:
+    class Lobby(MockPhoenixChannel):
+        async def on_joined(self) -> None:
+            await self.track("al", diff_first=diff_first, here=True)
+
+    async with connected({"room:*": Lobby}) as (_, socket):
+        room = await socket.join("room:1")
+        got = [await room.receive() for _ in range(1 + diff_first)]
+        [ref] = {entry["phx_ref"] for entry in got[-1][1]["al"]["metas"]}
+        al = {"al": {"metas": [{"phx_ref": ref, "here": True}]}}
+        diff = ("presence_diff", {"joins": al, "leaves": {}})
+        assert got == [*([diff] if diff_first else []), ("presence_state", al)]
+        await trio.sleep(1)
+        with pytest.raises(trio.WouldBlock):
+            room.receive_nowait()

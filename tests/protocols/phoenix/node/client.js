@@ -1,13 +1,7 @@
-// Runs the official Phoenix client against the server whose URL is the first argument, and prints
-// the result of each step as a line of JSON: [name, result].
+// The official client with the server whose URL is the first argument; the second is a token.
 "use strict";
 
-const {Socket, Presence} = require("phoenix");
-const WebSocket = require("ws");
-
-const [url, token] = process.argv.slice(2);
-
-const report = (name, value) => console.log(JSON.stringify([name, value === undefined ? null : value]));
+const {Socket, Presence} = Phoenix;
 
 const answer = (push) => new Promise((resolve) => {
   push.receive("ok", (r) => resolve(["ok", r]))
@@ -22,9 +16,8 @@ const event = (channel, name) => new Promise((resolve) => {
 const bytes = (...values) => new Uint8Array(values).buffer;
 const list = (buffer) => Array.from(new Uint8Array(buffer));
 
-async function main() {
+globalThis.run = async (report, url, token) => {
   const socket = new Socket(url, {
-    transport: WebSocket,
     params: {user: "al"},
     authToken: token,
     timeout: 2000,
@@ -77,7 +70,7 @@ async function main() {
   report("alive after heartbeats", socket.isConnected());
 
   const twice = event(room, "hello");
-  socket.conn.terminate();
+  socket.conn.close();
   report("rejoined after a loss", await twice);
 
   const closed = new Promise((resolve) => room.onClose(resolve));
@@ -86,7 +79,5 @@ async function main() {
   report("stopped", room.state);
 
   report("leave", await answer(lobby.leave()));
-  socket.disconnect(() => process.exit(0), 1000, "done");
-}
-
-main().catch((error) => { console.error(error); process.exit(1); });
+  await new Promise((resolve) => socket.disconnect(resolve, 1000, "done"));
+};
