@@ -18,7 +18,7 @@ from .cases import all_cases, build_entry
 from .chart import draw
 from .descriptors import raise_limit
 from .processes import servers
-from .report import insert_report, to_json, to_markdown
+from .report import insert_reports, to_json, to_markdown
 from .results import Results
 from .rounds import Effort, Workers, run_case
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     charts = draw(published, options.out)
     print(f"written to {options.out}")
     if options.write_docs:
-        insert_report(PAGE, to_markdown(published, effort))
+        insert_reports(PAGE, published, effort)
         if charts:
             shutil.copy(charts[0], PAGE.with_suffix(".svg"))
     for contender, error in results.missing.items():

@@ -9,16 +9,19 @@ from collections.abc import Iterator
 
 from .case import CPU, Case, Entry, Measure
 
-__all__ = ["channels_cases"]
+__all__ = ["CHANNELS", "CHANNELS_TITLE", "SOCKET_IO", "channels_cases"]
 
-PUSHING = "Channels: CPU per push and its reply, 64 B"
-DELIVERING = "Channels: CPU per delivery to 1,000 members of a topic"
-JOINING = "Channels: CPU per join"
-PRESENCE = "Channels: CPU per presence join with 1,000 members"
-CONNECTING = "Channels: CPU per connection"
-HOLDING = "Channels: memory per connection with one topic"
-TOPICS = "Channels: memory per further topic"
-RESTING = "Channels: CPU time of 2,000 idle connections"
+CHANNELS_TITLE = "Channels: "
+"""The beginning of the titles of these tables."""
+
+PUSHING = f"{CHANNELS_TITLE}CPU per push and its reply, 64 B"
+DELIVERING = f"{CHANNELS_TITLE}CPU per delivery to 1,000 members of a topic"
+JOINING = f"{CHANNELS_TITLE}CPU per join"
+PRESENCE = f"{CHANNELS_TITLE}CPU per presence join with 1,000 members"
+CONNECTING = f"{CHANNELS_TITLE}CPU per connection"
+HOLDING = f"{CHANNELS_TITLE}memory per connection with one topic"
+TOPICS = f"{CHANNELS_TITLE}memory per further topic"
+RESTING = f"{CHANNELS_TITLE}CPU time of 2,000 idle connections"
 
 MIN_PUSHES = 10_000
 MIN_DELIVERIES = 20_000

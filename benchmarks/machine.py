@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import platform
 import ssl
+import subprocess
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
 from pathlib import Path
+from shutil import which
 
 from trioglock import version
 
 __all__ = ["describe_machine"]
 
+NODE_PACKAGES = Path(__file__).parent / "node" / "package.json"
 PACKAGES = (
     "trio",
     "websockets",
@@ -35,6 +39,7 @@ def describe_machine() -> dict[str, str]:
         "TLS": ssl.OPENSSL_VERSION,
         "trioglock": version,
         "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
+        "Node.js": _node(),
     }
 
 
@@ -45,6 +50,15 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _node() -> str:
+    node = which("node")
+    if node is None:
+        return "not installed"
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
+    packages = json.loads(NODE_PACKAGES.read_text(encoding="utf-8"))["dependencies"]
+    return ", ".join([version.stdout.strip(), *(f"{name} {packages[name]}" for name in packages)])
 
 
 def _version(name: str) -> str:

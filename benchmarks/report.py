@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from .acceptance import verdicts
 from .case import BASELINE
+from .channels_cases import CHANNELS, CHANNELS_TITLE, SOCKET_IO
 from .machine import describe_machine
 from .results import Column, Results
 from .rounds import Effort
 
-__all__ = ["insert_report", "to_json", "to_markdown"]
-
-BEGIN, END = "<!-- results -->", "<!-- end of results -->"
+__all__ = ["insert_reports", "to_json", "to_markdown"]
 
 # The other entries of a table are compared with the first of these that is in the table.
 REFERENCES = (
@@ -25,7 +23,6 @@ REFERENCES = (
     "trioglock, receive",
     "trioglock, connect()",
     "trioglock, serve() with hooks",
-    "trioglock, channels",
     "trioglock, server.broadcast",
 )
 
@@ -45,7 +42,10 @@ def _lines(results: Results, effort: Effort) -> Iterator[str]:
     )
     for name, error in results.missing.items():
         yield f"- not measured: {name} ({error})"
-    for group, columns in results.groups().items():
+    channels = [column for column in results.columns if _is_of_channels(column)]
+    if channels:
+        yield from ("", "### Channels", "", *_comparison(channels))
+    for group, columns in results.select(lambda c: c not in channels).groups().items():
         yield from ("", f"### {group}", "")
         yield from _table(columns)
         reference = _reference(columns)
@@ -78,6 +78,27 @@ def _ratios(columns: list[Column], reference: str) -> Iterator[str]:
         if label != reference:
             cells = [str(column.ratio(label, reference) or "-") for column in columns]
             yield f"| {label} | " + " | ".join(cells) + " |"
+
+
+def _is_of_channels(column: Column) -> bool:
+    return column.group.startswith(CHANNELS_TITLE)
+
+
+def _comparison(columns: list[Column]) -> Iterator[str]:
+    """Yield a table of all columns, with socket.io beside the channels."""
+    yield f"| | trioglock | {SOCKET_IO.label} | ratio |"
+    yield "|---|---|---|---|"
+    for column in columns:
+        title = column.group.removeprefix(CHANNELS_TITLE)
+        for label in column.rounds:
+            if label.startswith(SOCKET_IO.label):
+                continue
+            theirs = label.replace(CHANNELS.label, SOCKET_IO.label)
+            cells = [column.spread(label), column.spread(theirs), column.ratio(label, theirs)]
+            if theirs == label:
+                cells[1:] = [None, None]
+            name = f"{title}: {label.removeprefix('trioglock, ')} ({column.unit})"
+            yield f"| {name} | " + " | ".join([str(cell or "-") for cell in cells]) + " |"
 
 
 def _compared_with_baseline(results: Results) -> Iterator[str]:
@@ -130,9 +151,16 @@ def to_json(results: Results, effort: Effort) -> str:
     )
 
 
-def insert_report(page: Path, report: str) -> None:
-    """Replace the text between the markers of a page with the report."""
-    markers = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+def insert_reports(page: Path, results: Results, effort: Effort) -> None:
+    """Replace the reports on a page; those of which there are no results remain."""
     text = page.read_text(encoding="utf-8")
-    new = markers.sub(lambda _: f"{BEGIN}\n\n{report}\n{END}", text)
-    page.write_text(new, encoding="utf-8")
+    for name, is_part in (
+        ("results", lambda column: not _is_of_channels(column)),
+        ("results of channels", _is_of_channels),
+    ):
+        part = results.select(is_part)
+        if part.columns:
+            before, begin, rest = text.partition(f"<!-- {name} -->")
+            _, end, after = rest.partition(f"<!-- end of {name} -->")
+            text = f"{before}{begin}\n\n{to_markdown(part, effort)}\n{end}{after}"
+    page.write_text(text, encoding="utf-8")

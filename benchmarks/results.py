@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -106,6 +107,13 @@ class Results:
             for label in column.rounds:
                 if not label.startswith(prefix):
                     kept.rounds[label], kept.cpu[label] = column.rounds[label], column.cpu[label]
+        return results
+
+    def select(self, keep: Callable[[Column], bool]) -> Results:
+        """Return the results in some of the columns."""
+        results = Results()
+        results.missing, results.failures = self.missing, self.failures
+        results.columns = [column for column in self.columns if keep(column)]
         return results
 
     def groups(self) -> dict[str, list[Column]]:

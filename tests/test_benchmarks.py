@@ -11,6 +11,9 @@ import pytest
 from benchmarks.acceptance import limits
 from benchmarks.case import BASELINE, COMPILED, Case
 from benchmarks.cases import all_cases, build_entry
+from benchmarks.report import insert_reports
+from benchmarks.results import Results
+from benchmarks.rounds import Effort
 from tests.scripts import ROOT, run_python
 
 for needed in ("picows", "uvloop", "psutil", "trustme"):
@@ -25,6 +28,7 @@ CASES = (
     "Server: CPU per delivery",
 )
 
+EFFORT = Effort(rounds=1, seconds=1, max_messages=1, max_connections=1, max_window=1)
 
 # A broadcast that takes much longer.
 SLOW_BROADCAST = """
@@ -147,6 +151,22 @@ def test_the_labels_of_a_column_differ() -> None:
 
 
 def test_the_page_has_markers() -> None:
-    """docs/performance.md has the markers between which the report is inserted."""
+    """docs/performance.md has the markers between which the reports are inserted."""
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert re.search("<!-- results -->.*<!-- end of results -->", page, re.DOTALL)
+    for name in ("results", "results of channels"):
+        assert re.search(f"<!-- {name} -->.*<!-- end of {name} -->", page, re.DOTALL)
+
+
+def test_a_report_replaces_only_what_was_measured(tmp_path: Path) -> None:
+    """A run of the channels cases leaves the other results on the page."""
+    page = tmp_path / "page.md"
+    sections = ("results", "results of channels")
+    page.write_text("".join(f"<!-- {name} -->old<!-- end of {name} -->\n" for name in sections))
+    results = Results()
+    column = results.column("Channels: CPU per join", "100 connections")
+    for label, value in (("trioglock, channels", 3.0), ("socket.io", 2.0)):
+        column.add(label, value)
+    insert_reports(page, results, EFFORT)
+    assert page.read_text().startswith("<!-- results -->old<!-- end of results -->")
+    row = "| CPU per join: channels (us per message) | 3 (3 to 3) | 2 (2 to 2) | 1.5 (1.5 to 1.5) |"
+    assert row in page.read_text().splitlines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -257,6 +258,21 @@ async def test_a_message_larger_than_max_size_closes_with_1009() -> None:
         await raw.join()
         await raw.send("1", "2", "room:1", "x", {"text": "x" * 1000})
         assert (await close_code(raw))[0] == 1009
+
+
+async def test_a_joined_topic_takes_less_than_3_kilobytes() -> None:
+    async with serving_channels(Room, max_topics=500) as site, site.dial() as raw:
+        await raw.join()
+        await raw.ask("1", "2", "room:1", "x", {})
+        tracemalloc.start()
+        try:
+            for number in range(300):
+                await raw.join(f"room:{number}:topic", f"{number}")
+                await raw.ask(f"{number}", "x", f"room:{number}:topic", "x", {"a": 1})
+            size, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert size / 300 < 3000
 
 
 # Options.

@@ -133,6 +133,52 @@ async def test_a_client_that_does_not_read_its_replies_is_not_read_either() -> N
         assert refs == list(map(str, range(1000)))
 
 
+class SlowRoom(Channel[None]):
+    """Every hook waits, and answers with a lot."""
+
+    async def join(self, topic: str, payload: Any, user: Any) -> Any:
+        await trio.sleep(0)
+        return BIG, None
+
+    async def handle_in(self, event: str, payload: Any, state: None) -> Any:
+        await trio.sleep(0)
+        return Answer("ok", BIG), state
+
+
+@MOCK_CLOCK
+@pytest.mark.parametrize("kind", ["pushes", "joins"])
+async def test_the_replies_of_async_hooks_to_a_client_that_does_not_read_are_bounded(
+    kind: str,
+) -> None:
+    async with (
+        serving_channels(
+            SlowRoom,
+            listener=LockstepListener(),
+            serve_options={"write_limit": 10_000, "max_queue": 16},
+            message_rate=None,
+            join_rate=None,
+        ) as site,
+        site.dial(max_queue=1) as slow,
+    ):
+        await slow.join()
+
+        async def send() -> None:
+            for number in range(3000):
+                ref = f"x{number}"
+                if kind == "pushes":
+                    await slow.send("1", ref, "room:1", "x", {})
+                else:
+                    await slow.send(ref, ref, "room:1", "phx_join", {})
+                    await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await wait_all_tasks_blocked()
+            (connection,) = site.server.connections
+            assert connection.statistics().send_queue_bytes < 500_000
+            nursery.cancel_scope.cancel()
+
+
 @MOCK_CLOCK
 async def test_a_disconnect_closes_a_client_that_does_not_read() -> None:
     async with (

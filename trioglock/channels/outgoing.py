@@ -103,14 +103,20 @@ class OutgoingFrames:
             ConnectionClosed: the connection is closing or closed.
         """
         await trio.lowlevel.checkpoint()
-        await self.wait_space()
+        await self._wait_queue()
         if self.writer.has_space:
             self.writer.put(frame)
         else:
             await self._connection.send_frame(frame)
 
     async def wait_space(self) -> None:
-        """Wait until no frames are waiting in the queue."""
+        """Wait until a frame can be sent without a queue, or the connection is closing."""
+        await self._wait_queue()
+        while not (self.writer.closed or self.writer.has_space):
+            await self.writer.wait_space()
+            await self._wait_queue()
+
+    async def _wait_queue(self) -> None:
         while self._queue is not None:
             self._emptied = self._emptied or trio.lowlevel.ParkingLot()
             await self._emptied.park()

@@ -289,6 +289,10 @@ class Writer:
         send_queue = self._send_queue
         return not send_queue.closed and (not send_queue.full or self._make_space())
 
+    async def wait_space(self) -> None:
+        """Wait for space in the send queue. The caller must then check again."""
+        await self._send_queue.wait_space()
+
     def cork(self) -> bool:
         """Collect the frames queued from now on, to send them in one write.
 
