@@ -112,7 +112,7 @@ class MockPhoenixChannel(Channel[None]):
         result = await self.on_event(event, payload)
         if isinstance(result, str):
             result = Answer(result)
-        elif isinstance(result, tuple) and isinstance(result[0], str):
+        elif isinstance(result, tuple) and result and isinstance(result[0], str):
             result = Answer(*result)
         return result, state
 
