@@ -20,8 +20,9 @@ pytestmark = pytest.mark.slow
 SECONDS = 2.0
 MAX_LATENCY = 3.0
 """Seconds; the clients share the processor with the server."""
-MAX_GROWTH = 150.0
-"""Megabytes, for all attacks together."""
+MAX_GROWTH = {"small": 50.0, "large": 400.0}
+"""Megabytes, for all attacks together. Two attacks keep 500 KB for each of 100 topics, and others 4
+MiB of frames for each connection, which take 20 times as much when they are decoded."""
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_floods_of_all_kinds_leave_memory_and_the_latency_of_other_clients_bound
     print(
         f"{peak - before:.0f} MB more; latency at most {max(latencies):.3f} s of {len(latencies)}"
     )
-    assert peak - before < MAX_GROWTH
+    assert peak - before < MAX_GROWTH[group]
     assert max(latencies) < MAX_LATENCY
     if group == "large":
         assert results["too large"][0] == 1009
