@@ -356,6 +356,22 @@ async def test_the_sender_of_an_event_for_others_receives_it_after_joining_again
         assert (await raw.receive())[4]["n"] == 1
 
 
+async def test_a_sender_does_not_receive_its_event_for_others_during_its_replay() -> None:
+    class Big(Room):
+        history = History(size=1000)
+
+    broker = SlowBroker()
+    broker.seconds_before_reading = 1
+    async with serving_channels(Big, hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await send(site, *range(40))
+        await rejoin(raw, 0)
+        await raw.send("1", "2", "room:1", "others", {"n": 40})  # before the rest is read
+        received = [await raw.receive() for _ in range(41)]
+        assert [one[4]["n"] for one in received if one[3] == "news"] == list(range(40))
+        await send(site, 41)
+        assert (await read(raw, 1))[0] == [41]
+
+
 async def test_a_member_that_leaves_during_its_replay_receives_nothing_more() -> None:
     class Big(Room):
         history = History(size=1000)

@@ -175,6 +175,8 @@ class MockPhoenixChannel(Channel[None]):
         if diff_first:
             latest = presence.list(self.topic)[key]["metas"][-1:]
             await self.push(DIFF, {"joins": {key: {"metas": latest}}, "leaves": {}})
+        # At once, so that clients also hear of those that leave within milliseconds.
+        presence._send_diffs_now(presence._open_replica())
 
 
 class MockTopic(MockPhoenixChannel):
