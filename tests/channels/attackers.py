@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -84,20 +83,19 @@ LARGE: dict[str, Attack] = {
 GROUPS = {"small": SMALL, "large": LARGE}
 
 
-async def attack(url: str, messages: Iterator[Message], reads: bool, end: float) -> Any:
+async def attack(url: str, messages: Iterator[Message], reads: bool, seconds: float) -> Any:
     """Send as fast as the server reads; return the close code and the number of messages."""
     sent = 0
     async with connect(url, close_timeout=0.1, max_queue=16, compression=None) as link:
         reader = asyncio.create_task(read(link)) if reads else None
-        with contextlib.suppress(ConnectionClosed):
-            for message in messages:
-                if time.monotonic() > end:
-                    break
-                await link.send(encode(message))
-                sent += 1
-                if sent % 20 == 0:
-                    await asyncio.sleep(0)
-            else:
+        # A send waits while the server does not read.
+        with contextlib.suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(seconds):
+                for message in messages:
+                    await link.send(encode(message))
+                    sent += 1
+                    if sent % 20 == 0:
+                        await asyncio.sleep(0)
                 await link.wait_closed()
         code = link.close_code
         if reader is not None:
@@ -123,10 +121,10 @@ def encode(message: Message) -> str:
 
 
 async def main(url: str, group: str, seconds: float) -> None:
-    end, attacks = time.monotonic() + seconds, GROUPS[group]
+    attacks = GROUPS[group]
     names = [(name, reads) for name in attacks for reads in (True, False)]
     results = await asyncio.gather(
-        *[attack(url, attacks[name](), reads, end) for name, reads in names],
+        *[attack(url, attacks[name](), reads, seconds) for name, reads in names],
         return_exceptions=True,
     )
     print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,30 @@ def redis() -> Iterator[RealRedis]:
         yield server
 
 
+class Chat:
+    """Two processes that are one chat."""
+
+    def __init__(self, stack: ExitStack, redis: RealRedis) -> None:
+        self._env = {"REDIS_URL": redis.url, "MODERATOR_KEY": KEY}
+        _, self.one = stack.enter_context(example(CHAT, PORT="0", **self._env))
+        self._second = stack.enter_context(ExitStack())
+        self._port = str(find_port())
+        self.two = self.start_second()
+
+    def start_second(self) -> str:
+        """Start the second process, and return its URL."""
+        _, url = self._second.enter_context(example(CHAT, PORT=self._port, **self._env))
+        return url
+
+    def stop_second(self) -> None:
+        self._second.close()
+
+
 @pytest.fixture(scope="module")
-def urls(redis: RealRedis) -> Iterator[tuple[str, str]]:
-    """The URLs of two processes, for all tests of this module, which use rooms of their own."""
-    env = {"REDIS_URL": redis.url, "MODERATOR_KEY": KEY}
-    with (
-        example(CHAT, PORT="0", **env) as (_, one),
-        example(CHAT, PORT="0", **env) as (_, two),
-    ):
-        yield one, two
+def chat(redis: RealRedis) -> Iterator[Chat]:
+    """Two processes for all tests of this module, which use rooms of their own."""
+    with ExitStack() as stack:
+        yield Chat(stack, redis)
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +120,21 @@ def no_errors(open_chat: tuple[Enter, list[str]]) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def ann(open_chat: tuple[Enter, list[str]], urls: tuple[str, str]) -> Any:
+def ann(open_chat: tuple[Enter, list[str]], chat: Chat) -> Any:
     """The page of a moderator, at the first process."""
-    return open_chat[0](urls[0], "garden", "Ann", KEY)
+    return open_chat[0](chat.one, "garden", "Ann", KEY)
 
 
 @pytest.fixture(scope="module")
-def bob(open_chat: tuple[Enter, list[str]], urls: tuple[str, str]) -> Any:
+def bob(open_chat: tuple[Enter, list[str]], chat: Chat) -> Any:
     """A page at the second process."""
-    return open_chat[0](urls[1], "garden", "Bob")
+    return open_chat[0](chat.two, "garden", "Bob")
 
 
 @pytest.fixture(scope="module")
-def eve(open_chat: tuple[Enter, list[str]], urls: tuple[str, str]) -> Any:
+def eve(open_chat: tuple[Enter, list[str]], chat: Chat) -> Any:
     """The page of a person with a phone, at the second process."""
-    return open_chat[0](urls[1], "garden", "Eve", viewport=PHONE, has_touch=True)
+    return open_chat[0](chat.two, "garden", "Eve", viewport=PHONE, has_touch=True)
 
 
 def go(room: str, *pages: Any) -> None:
@@ -129,6 +145,12 @@ def go(room: str, *pages: Any) -> None:
         expect(page.locator("#title")).to_have_text(room)
     for page in pages:
         expect(people(page).filter(has_text="you")).to_have_count(1)
+
+
+def rename(page: Any, name: str) -> None:
+    page.click("#me")
+    page.fill("#new-name", name)
+    page.press("#new-name", "Enter")
 
 
 def say(page: Any, text: str) -> None:
@@ -222,9 +244,7 @@ def test_a_person_with_several_tabs_is_shown_once(ann: Any, bob: Any) -> None:
     tab.close()
     expect(people(ann)).to_have_text(["Annyou · moderator", "Bob"])
     for name in ("Robert", "Bob"):
-        bob.click("#me")
-        bob.fill("#new-name", name)
-        bob.press("#new-name", "Enter")
+        rename(bob, name)
         expect(people(ann)).to_have_text(["Annyou · moderator", name])
     bob.click("#leave")
     expect(people(ann)).to_have_text(["Annyou · moderator"])
@@ -256,19 +276,20 @@ def test_a_newcomer_sees_the_history(ann: Any, bob: Any) -> None:
     for _ in range(2):
         expect(texts(bob)).to_have_text(messages)
         expect(bob.locator(".divider")).to_have_text(["Today"])
+        expect(bob.locator("#announcer p")).to_have_count(0)
         bob.reload()
 
 
-def test_a_moderator_removes_a_person(urls: tuple[str, str], ann: Any, enter: Enter) -> None:
+def test_a_moderator_removes_a_person(chat: Chat, ann: Any, enter: Enter) -> None:
     """All tabs are disconnected and cannot come back, at both processes; others may not do this."""
     assert KEY not in ann.url
     go("removal", ann)
-    max_ = enter(urls[1], "removal", "Max")
+    max_ = enter(chat.two, "removal", "Max")
     tab = max_.context.new_page()
     tab.goto(max_.url)
     expect(people(max_)).to_have_text(["Maxyou · 2 tabs", "Annmoderator"])
     expect(max_.locator("#people button")).to_have_count(0)
-    trio.run(remove_without_permission, urls[1], "room:removal")
+    trio.run(remove_without_permission, chat.two, "room:removal")
     remove(ann, "Max")
     assert_removed(max_)
     assert_removed(tab)
@@ -289,59 +310,63 @@ async def remove_without_permission(url: str, topic: str) -> None:
             assert reply.status == "error"
 
 
-def test_the_page_reconnects_after_a_restart_of_the_server(enter: Enter) -> None:
-    """What was written in the meantime is sent, or can be sent again."""
-    port = str(find_port())
-    with example(CHAT, PORT=port) as (_, url):
-        page = enter(url, "restart", "Ann")
-        say(page, "before")
-        page.clock.install()
-        page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=1))
-    connection, banner = page.locator("#connection"), page.locator("#banner")
+def test_the_page_reconnects_after_a_restart_of_the_server(chat: Chat, ann: Any, bob: Any) -> None:
+    """Nothing is lost; what could not be sent in ten seconds can be sent again."""
+    go("restart", ann, bob)
+    say(bob, "before")
+    bob.clock.install()
+    bob.clock.pause_at(datetime.now(UTC) + timedelta(seconds=1))
+    chat.stop_second()
+    connection, banner = bob.locator("#connection"), bob.locator("#banner")
     expect(connection).to_have_text("Reconnecting…")
     expect(banner).to_be_visible()
+    expect(people(ann)).to_have_count(1)
+    say(ann, "missed")
     for text in ("early", "late"):
-        page.fill("#text", text)
-        page.press("#text", "Enter")
-        expect(page.locator(".pending time").last).to_have_text("sending…")
+        bob.fill("#text", text)
+        bob.press("#text", "Enter")
+        expect(bob.locator(".pending time").last).to_have_text("sending…")
         if text == "early":
-            page.clock.fast_forward(11_000)
-    expect(page.get_by_role("alert")).to_contain_text("Not sent: there is no connection.")
-    with example(CHAT, PORT=port):
-        page.clock.run_for(6000)  # within the ten seconds that "late" waits
-        expect(connection).to_have_text("Connected")
-        expect(banner).to_be_hidden()
-        expect(people(page)).to_have_text(["Annyou"])
-        expect(page.locator(".message:not(.pending) .text")).to_have_text(["before", "late"])
-        # The history was in the memory of the process.
-        expect(page.locator(".divider").last).to_have_text("Some messages may be missing")
-        page.get_by_role("button", name="Try again").click()
-        expect(texts(page)).to_have_text(["before", "late", "early"])
-        expect(page.locator(".pending")).to_have_count(0)
+            bob.clock.fast_forward(11_000)
+    expect(bob.get_by_role("alert")).to_contain_text("Not sent: there is no connection.")
+    chat.start_second()
+    bob.clock.run_for(6000)  # within the ten seconds that "late" waits
+    expect(connection).to_have_text("Connected")
+    expect(banner).to_be_hidden()
+    expect(people(ann)).to_have_count(2)
+    expect(bob.locator(".message:not(.pending) .text")).to_have_text(["before", "missed", "late"])
+    bob.get_by_role("button", name="Try again").click()
+    for page in (ann, bob):
+        expect(texts(page)).to_have_text(["before", "missed", "late", "early"])
+    expect(bob.locator(".pending")).to_have_count(0)
+    bob.clock.resume()
 
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 
 
-def test_hostile_text_is_only_text(urls: tuple[str, str], ann: Any, enter: Enter) -> None:
+def test_hostile_text_is_only_text(chat: Chat, ann: Any, bob: Any) -> None:
     """In names, rooms and messages; a link is a link only with http or https."""
-    room = HOSTILE[:40]
-    evil = enter(urls[1], room, HOSTILE[14:54])
+    room, name = HOSTILE[:40], HOSTILE[14:54]
+    rename(bob, name)
+    go(room, bob)
     go("__proto__", ann)
-    ann.click("#other-rooms button")
+    ann.locator("#other-rooms button", has_text="<img").click()
     expect(ann.locator("#title")).to_have_text(room)
-    expect(people(ann)).to_have_text(["Annyou · moderator", HOSTILE[14:54]])
+    expect(people(ann)).to_have_text(["Annyou · moderator", name])
     for text in (HOSTILE, "javascript:alert(3) https://example.org/?a=1&b=2.", "a" * 4000):
-        say(evil, text)
+        say(bob, text)
         expect(texts(ann).last).to_have_text(text)
     expect(ann.get_by_role("link", name="http")).to_have_attribute(
         "href", "https://example.org/?a=1&b=2"
     )
     expect(ann.locator("#room img, #room script, #people img, #rooms img")).to_have_count(0)
     assert ann.evaluate("document.documentElement.scrollWidth") == DESKTOP["width"]
-    evil.goto(f"{urls[1]}rooms/{'r' * 41}")
-    expect(evil.locator("#empty h2")).to_have_text("You cannot join this room")
-    expect(evil.locator("#text")).to_be_disabled()
+    bob.goto(f"{chat.two}rooms/{'r' * 41}")
+    expect(bob.locator("#empty h2")).to_have_text("You cannot join this room")
+    expect(bob.locator("#text")).to_be_disabled()
+    bob.click("#leave")
+    rename(bob, "Bob")
 
 
 def test_a_phone_shows_lists_as_panels(eve: Any) -> None:
@@ -353,6 +378,7 @@ def test_a_phone_shows_lists_as_panels(eve: Any) -> None:
     expect(eve.locator("#title")).to_have_text("phone" + "o" * 35)
     for text in ("w" * 1000, "many words " * 300, "https://example.org/" + "x" * 300):
         say(eve, text.strip())
+    assert eve.locator("#log").evaluate("log => log.scrollWidth === log.clientWidth")
     for name, panel in (("Rooms", "#rooms-panel"), ("People: 1", "#people-panel")):
         opener = eve.get_by_role("button", name=name)
         expect(eve.locator(panel)).to_be_hidden()

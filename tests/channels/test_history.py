@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from trioglock.channels import (
     JoinRefused,
     Push,
 )
+from trioglock.channels.replay import Replay
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import InvalidMessage
 from trioglock.pubsub import Broker, Hub, MemoryBroker
@@ -354,6 +356,22 @@ async def test_the_sender_of_an_event_for_others_receives_it_after_joining_again
         assert (await raw.receive())[4]["n"] == 1
 
 
+async def test_a_sender_does_not_receive_its_event_for_others_during_its_replay() -> None:
+    class Big(Room):
+        history = History(size=1000)
+
+    broker = SlowBroker()
+    broker.seconds_before_reading = 1
+    async with serving_channels(Big, hub=Hub(broker=broker)) as site, site.dial() as raw:
+        await send(site, *range(40))
+        await rejoin(raw, 0)
+        await raw.send("1", "2", "room:1", "others", {"n": 40})  # before the rest is read
+        received = [await raw.receive() for _ in range(41)]
+        assert [one[4]["n"] for one in received if one[3] == "news"] == list(range(40))
+        await send(site, 41)
+        assert (await read(raw, 1))[0] == [41]
+
+
 async def test_a_member_that_leaves_during_its_replay_receives_nothing_more() -> None:
     class Big(Room):
         history = History(size=1000)
@@ -471,12 +489,15 @@ async def test_after_a_gap_members_of_topics_with_a_history_have_to_join_again(
     assert caplog.text.count("broadcasts of the last 2.0 seconds may be missing") == 1
 
 
-async def test_a_gap_of_one_topic_concerns_no_other_topic() -> None:
+async def test_a_gap_of_one_topic_concerns_no_other_topic(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving_gaps() as (_, broker, raw):
         await raw.join("room:2", "3")
         broker.deliver(Gap(2.0, None, "phoenix:topic:room:1"))
         assert await raw.receive() == LOST
         await raw.alive()
+    assert "may be missing in the topic 'room:1'" in caplog.text
 
 
 async def test_a_gap_of_channels_without_a_history_is_only_logged(
@@ -685,3 +706,14 @@ async def test_the_client_needs_a_dict_to_ask_for_what_it_has_missed() -> None:
             connection.abort()
         with pytest.raises(phoenix.InvalidMessage, match="must be a dict"):
             await room.receive()
+
+
+async def test_a_replay_that_has_ended_needs_no_memory() -> None:
+    async with serving() as site, site.dial() as raw:
+        await send(site, 1)
+        await rejoin(raw, 0)
+        await read(raw, 1)
+        await raw.alive()
+        assert not any(isinstance(one, Replay) for one in gc.get_objects())
+        await send(site, 2)
+        assert (await read(raw, 1))[0] == [2]

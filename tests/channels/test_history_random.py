@@ -141,6 +141,7 @@ async def act(site: ChannelsSite, broker: SlowBroker, members: list[Member], act
             broker.delivery_seconds = delivery
             broker.seconds_before_reading, broker.seconds_after_reading = before, after
         case ("drop", number):
+            members[number].joined = False
             members[number].scope.cancel()
         case ("rejoin", number):
             if members[number].joined:

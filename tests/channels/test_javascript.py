@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.node_packages import find_node, install_packages
 from tests.protocols.phoenix.test_javascript import EXPECTED, NODE
 from tests.threads import open_in_thread
 from trioglock import serve
-from trioglock.channels import Channels, ConnectRequest
+from trioglock.channels import Broadcast, Channel, Channels, ConnectRequest, History
 from trioglock.pubsub import Hub, MemoryBroker
 from trioglock.testing import FaultProxy
 
@@ -183,4 +183,46 @@ def test_the_official_client_shows_who_is_there(run_script: RunScript) -> None:
         ["left", [["al", "here"], ["bo", "away"]]],
         ["connected again", [["al", "here"], ["bo", "here"]]],
         ["log", [["join", "al"], ["join", "bo"], ["leave", "bo"], ["join", "bo"], ["leave", "bo"]]],
+    ]
+
+
+class Remembering(Channel[None]):
+    """Keeps five events."""
+
+    history = History(size=5)
+
+    def join(self, topic: str, payload: Any, user: Any) -> Any:
+        return {}, None
+
+    def handle_in(self, event: str, payload: Any, state: None) -> Any:
+        if event == "crash":
+            raise ValueError(event)
+        return Broadcast(event, payload), state
+
+
+@asynccontextmanager
+async def serving_histories() -> AsyncIterator[list[str]]:
+    """The URLs of two servers whose hubs share a broker."""
+    broker, urls = MemoryBroker(), list[str]()
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            hub = Hub(broker=broker)
+            channels = Channels({"room:*": Remembering}, hub=hub)
+            await stack.enter_async_context(hub)
+            server = await stack.enter_async_context(serve(channels.socket, "127.0.0.1", 0))
+            urls.append(f"ws://127.0.0.1:{server.port}/socket")
+        yield urls
+
+
+@BOTH
+def test_the_official_client_receives_what_it_has_missed(run_script: RunScript) -> None:
+    """After a lost connection, a crash and a gap, and as a newcomer."""
+    with open_in_thread(serving_histories) as urls:
+        results = run_script(SCRIPTS / "history.js", *urls)
+    assert results == [
+        ["connected again", [1, 2, 3, 4, 5]],
+        ["after a crash", [1, 2, 3, 4, 5, 6]],
+        ["with a gap", [1, 2, 3, 4, 5, 6, 9, 10, 11, 12, 13]],
+        ["responses", [{}, {}, {"gap": True}]],
+        ["newcomer", [[9, 10, 11, 12, 13], [{}]]],
     ]

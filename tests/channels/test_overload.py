@@ -236,3 +236,22 @@ async def test_of_many_joins_behind_a_slow_terminate_only_the_last_one_runs() ->
         assert refs == [*map(str, range(2, 100)), "1"]
         await raw.alive()
         assert joined == [{}, {"n": 99}]
+
+
+@MOCK_CLOCK
+async def test_a_join_that_is_left_before_it_has_begun_is_forgotten() -> None:
+    class Room(Channel[None]):
+        async def terminate(self, reason: Any, state: None) -> None:
+            await trio.sleep(5)
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        await raw.join()
+        await raw.send("2", "2", "room:1", "phx_join", {})
+        for number in range(MAX_PENDING):
+            await raw.send("2", f"x{number}", "room:1", "x", {})
+        await raw.send("2", "leave", "room:1", "phx_leave", {})
+        assert [(await raw.receive())[3] for _ in range(2)] == ["phx_reply", "phx_close"]
+        await trio.sleep(10)
+        (connection,) = site.server.connections
+        assert not connection._actor._socket.actors  # type: ignore[attr-defined]
+        await raw.join(ref="3")

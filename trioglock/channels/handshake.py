@@ -17,17 +17,13 @@ from ..errors import BadHookResult
 from ..headers import Headers
 from ..hooks import Socket
 from ..http import Request, Response
+from ..protocols.phoenix.message import PATH_END, SUBPROTOCOL, TOKEN_PREFIX
 from ..pubsub import Hub
 from ..server import HandshakeTarget
 from .credentials import has_expired, split_credentials
 from .socket import ChannelsSocket
 
 __all__ = ["Authenticate", "ChannelsTarget", "ConnectRequest", "Identify"]
-
-TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the beginning of a subprotocol
-SUBPROTOCOL = "phoenix"
-PATH_END = "/websocket"
-"""Phoenix clients append it to the path of the socket."""
 
 _is_supported = re.compile(r"2\.0\.[0-9]+").fullmatch
 """Phoenix uses this protocol for all versions that match ``~> 2.0.0``."""

@@ -8,7 +8,7 @@ import trio
 
 from ..connection.fanout import Fanout
 from ..pubsub import Gap, Hub, Message
-from ..pubsub.history import id_before
+from ..pubsub.history import id_before, parse_id
 from ..pubsub.message import Event
 from ..pubsub.patterns import ChannelFilter
 from ..pubsub.queue import make_queue
@@ -91,6 +91,8 @@ class Replay(QueuedSubscriber):
             if not len(self):
                 if not self.is_behind:
                     self._is_sending = False
+                    if not self._expects_duplicates:
+                        self._topic.replays.pop(member, None)
                     return
                 await self.read_history()
                 continue
@@ -105,6 +107,12 @@ class Replay(QueuedSubscriber):
             await member.outgoing.wait_space()
             if member.hooks.intercept:
                 await member.wait_idle()
+
+    @property
+    def _expects_duplicates(self) -> bool:
+        """Whether the hub has not received all events yet that were read from the history."""
+        until = self._skip_until
+        return until is not None and parse_id(self._topic_history.last) < until
 
     def _deliver(self, message: Message) -> None:
         frame, origin = self._topic.read(message)

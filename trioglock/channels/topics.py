@@ -215,14 +215,15 @@ class TopicIndex:
         return len(members)
 
     def report_gap(self, gap: Gap) -> None:
-        """Log a gap, once for all topics."""
+        """Log a gap, once for all topics that it concerns."""
         if gap is not self._gap:
             self._gap = gap
+            topic = None if gap.channel is None else topic_of(gap.channel)
             _logger.warning(
-                "broadcasts of the last %.1f seconds may be missing in %d topics: the connection "
-                "to the broker was interrupted",
+                "broadcasts of the last %.1f seconds may be missing in %s: the connection to the "
+                "broker was interrupted",
                 gap.seconds,
-                len(self._topics),
+                f"{len(self._topics)} topics" if topic is None else f"the topic {topic!r}",
             )
 
 

@@ -137,7 +137,8 @@ class MemoryBroker(Broker):
 
     Args:
         history: number of messages to keep for each channel, for subscribers that resume; None
-            keeps none. The channel ``incoming`` has no history.
+            keeps none. The channel ``incoming`` has no history, and topics of
+            :mod:`trioglock.channels` have their own.
         history_seconds: how long they are kept; None for no limit.
 
     Raises:

@@ -225,8 +225,9 @@ class MemoryHistory(MessageHistory):
     def add(self, channel: str, data: Data, retention: Retention) -> Message:
         """Append a message and return it with its id."""
         self._count += 1
-        message = Message(channel, data, self._id(self._count))
-        self.advance(self._id(self._count))
+        message_id = self._id(self._count)
+        message = Message(channel, data, message_id)
+        self.advance(message_id)
         log = self._logs.get(channel)
         if log is None:
             log = ChannelLog(retention, self._forgotten[_is_topic(channel)])

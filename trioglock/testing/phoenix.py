@@ -112,7 +112,7 @@ class MockPhoenixChannel(Channel[None]):
         result = await self.on_event(event, payload)
         if isinstance(result, str):
             result = Answer(result)
-        elif isinstance(result, tuple) and isinstance(result[0], str):
+        elif isinstance(result, tuple) and result and isinstance(result[0], str):
             result = Answer(*result)
         return result, state
 
@@ -175,6 +175,8 @@ class MockPhoenixChannel(Channel[None]):
         if diff_first:
             latest = presence.list(self.topic)[key]["metas"][-1:]
             await self.push(DIFF, {"joins": {key: {"metas": latest}}, "leaves": {}})
+        # At once, so that clients also hear of those that leave within milliseconds.
+        presence._send_diffs_now(presence._open_replica())
 
 
 class MockTopic(MockPhoenixChannel):

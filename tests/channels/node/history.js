@@ -1,13 +1,6 @@
-// Runs the official client against two servers of one topic, whose URLs are the arguments, and prints
-// the result of each step as a line of JSON: [name, result].
+// The official client joins again with the id of the last event. The arguments are the URLs of two
+// servers of one topic.
 "use strict";
-
-const {Socket} = require("phoenix");
-const WebSocket = require("ws");
-
-const urls = process.argv.slice(2);
-
-const report = (name, value) => console.log(JSON.stringify([name, value]));
 
 class Reader {
   constructor(url, lastId) {
@@ -15,9 +8,7 @@ class Reader {
     this.numbers = [];
     this.responses = [];
     this.watcher = () => {};
-    this.socket = new Socket(url, {
-      transport: WebSocket, rejoinAfterMs: () => 20, reconnectAfterMs: () => 200,
-    });
+    this.socket = new Phoenix.Socket(url, {rejoinAfterMs: () => 20, reconnectAfterMs: () => 200});
     this.socket.connect();
     this.channel = this.socket.channel("room:1", () => ({after: this.lastId}));
     this.channel.onMessage = (event, payload) => {
@@ -45,7 +36,7 @@ class Reader {
   }
 }
 
-async function main() {
+globalThis.run = async (report, ...urls) => {
   const [writer, reader] = [new Reader(urls[0], null), new Reader(urls[1], 0)];
   let count = 0;
   const send = (number) => {
@@ -56,31 +47,33 @@ async function main() {
     return writer.sees(count, 1);
   };
 
+  const leave = () => new Promise((resolve) => { reader.socket.disconnect(resolve); });
+
   await Promise.all([writer.sees(0, 1), reader.sees(0, 1)]);
   await send(2);
   await reader.sees(2, 1);
 
-  reader.socket.conn.terminate();
+  await leave();
   await send(3);
+  reader.socket.connect();
   await reader.sees(5, 2);
-  report("connected again", reader.numbers);
+  report("connected again", [...reader.numbers]);
 
   writer.channel.push("crash", {});  // and it joins again
   await writer.sees(5, 2);
   await send(1);
   await reader.sees(6, 2);
-  report("after a crash", writer.numbers);
+  report("after a crash", [...writer.numbers]);
 
-  reader.socket.conn.terminate();
+  await leave();
   await send(7);
+  reader.socket.connect();
   await reader.sees(11, 3);
-  report("with a gap", reader.numbers);
+  report("with a gap", [...reader.numbers]);
   report("responses", reader.responses);
 
   const newcomer = new Reader(urls[1], 0);
   await newcomer.sees(5, 1);
   report("newcomer", [newcomer.numbers, newcomer.responses]);
-  process.exit(0);
-}
-
-main().catch((error) => { console.error(error); process.exit(1); });
+  for (const one of [writer, reader, newcomer]) { one.socket.disconnect(); }
+};

@@ -26,7 +26,7 @@ from ...transports import Capabilities, Link, NativeTransport, Transport, check_
 from ...transports.urls import split_url
 from .hooks import ChannelHooks, PhoenixHooks
 from .machine import REJOIN_DELAYS, Machine
-from .message import VERSION, PhoenixHeartbeat
+from .message import PATH_END, SUBPROTOCOL, TOKEN_PREFIX, VERSION, PhoenixHeartbeat
 from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket
 
@@ -53,9 +53,6 @@ RECONNECT = Backoff(initial=0.02, maximum=5, max_attempts=None)
 """Fast at first and without a limit on attempts, like the JavaScript client, but with jitter."""
 
 HEARTBEAT_SECONDS = 30.0
-
-# "Phoenix.Socket.Transport", and AUTH_TOKEN_PREFIX in the JavaScript client.
-TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the name of a subprotocol
 
 PLACEHOLDER_URL = "ws://endpoint.invalid/"
 
@@ -213,8 +210,8 @@ def socket_url(url: str, params: Params | None) -> str:
         raise InvalidOption(f"url must be a str, or a function that returns one, not {kind}")
     parts = split_url(as_text(url))
     path = parts.path.rstrip("/")
-    if not path.endswith("/websocket"):
-        path += "/websocket"
+    if not path.endswith(PATH_END):
+        path += PATH_END
     try:
         encoded = urlencode([*_flatten(params)], quote_via=quote)
     except UnicodeEncodeError:
@@ -277,7 +274,7 @@ def token_subprotocols(token: str) -> tuple[str, str]:
     if "/" in encoded:
         # Not a token of RFC 9110, section 5.6.2; browsers refuse it as well.
         raise InvalidOption("this auth_token cannot be sent: its Base64 form contains a slash")
-    return ("phoenix", TOKEN_PREFIX + encoded)
+    return (SUBPROTOCOL, TOKEN_PREFIX + encoded)
 
 
 def check_timeout(timeout: float) -> None:

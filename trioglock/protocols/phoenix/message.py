@@ -19,8 +19,11 @@ __all__ = [
     "HEARTBEAT",
     "JOIN",
     "LEAVE",
+    "PATH_END",
     "PHOENIX",
     "REPLY",
+    "SUBPROTOCOL",
+    "TOKEN_PREFIX",
     "VERSION",
     "PhoenixHeartbeat",
     "PhoenixMessage",
@@ -31,6 +34,13 @@ __all__ = [
 
 VERSION = "2.0.0"
 """The protocol version. A server assumes an older one if the URL does not contain it."""
+
+PATH_END = "/websocket"
+"""Clients append it to the path of the socket."""
+
+SUBPROTOCOL = "phoenix"
+TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the beginning of a subprotocol
+"""Of the subprotocol that carries ``auth_token``; see "Phoenix.Socket.Transport" in Phoenix 1.8."""
 
 PHOENIX = "phoenix"
 """The topic of the heartbeat."""

@@ -45,17 +45,19 @@ class Serializer(Protocol):
         """
 
 
-class V2Serializer:
+class _TextCodec:
+    def __init__(self, codec: Codec[Any] | None = None) -> None:
+        codec = codec or JSON()
+        self._encode = codec.encode
+        self._decode = codec.decode
+
+
+class V2Serializer(_TextCodec):
     """The default serializer, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
         codec: the codec for text messages; by default ``JSON()``.
     """
-
-    def __init__(self, codec: Codec[Any] | None = None) -> None:
-        codec = codec or JSON()
-        self._encode = codec.encode
-        self._decode = codec.decode
 
     def encode(self, message: PhoenixMessage) -> Data:
         """Return the frame of ``message``.
@@ -94,17 +96,12 @@ class V2Serializer:
         return PhoenixMessage(join_ref, ref, topic, event, payload)
 
 
-class V2ServerSerializer:
+class V2ServerSerializer(_TextCodec):
     """The serializer of a server, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
         codec: the codec for text messages; by default ``JSON()``.
     """
-
-    def __init__(self, codec: Codec[Any] | None = None) -> None:
-        codec = codec or JSON()
-        self._encode = codec.encode
-        self._decode = codec.decode
 
     def decode(self, frame: Data) -> PhoenixMessage:
         """Return the message in a frame of a client.

@@ -45,9 +45,10 @@ class RedisBroker(Broker):
             that always leads to the master. Redis Sentinel is not supported. Redis Cluster is
             supported only without a history.
         history: number of messages to keep for each channel, for subscribers that resume; None
-            keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history.
-            Other programs publish with :func:`publish` and the same ``history``; messages sent with
-            PUBLISH have no id and are not kept.
+            keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history,
+            and topics of :mod:`trioglock.channels` have their own. Other programs publish with
+            :func:`publish` and the same ``history``; messages sent with PUBLISH have no id and are
+            not kept.
         history_seconds: how long the messages of the history are kept; None for no limit.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
