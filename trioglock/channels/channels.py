@@ -49,6 +49,9 @@ class Channels:
     Each client has a queue for broadcasts that its connection cannot take yet. A client whose queue
     is full, with ``max_queue`` and ``max_queue_bytes`` of the hub, is closed with 1013.
 
+    The reply to a message that exceeds a limit is an error. A client that goes on, until more
+    messages were refused than the limit allows, is closed with 1008.
+
     Args:
         routes: the :class:`Channel` class for each topic pattern: a topic such as ``"lobby"``, or a
             prefix and a final ``*`` such as ``"room:*"``. The first match counts.
@@ -68,9 +71,6 @@ class Channels:
         message_rate: the limit on messages of one client, including joins and heartbeats; None for
             no limit. The first ``messages`` of them may come at once.
         join_rate: the same for joins and new tokens, successful or not.
-
-    The reply to a message that exceeds a limit is an error. A client that goes on, until more
-    messages were refused than the limit allows, is closed with 1008.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
