@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .case import CPU, Case, Entry, Measure
+from .case import Case, Entry, Measure
 
 __all__ = ["CHANNELS", "CHANNELS_TITLE", "SOCKET_IO", "channels_cases"]
 
@@ -58,12 +58,13 @@ BURSTS = (channels(AT_ONCE, batch=BURST), socket_io(AT_ONCE, batch=BURST))
 DIFF = channels(", broadcast of the diff", "diff")
 MANY_JOINS = channels(f", {JOINERS} within 100 ms", batch=JOINERS)
 
-CONNECTED = Measure("cpu", "us of CPU per connection", per="connections")
-HELD = Measure("resident", "KB per connection, RSS", 1e-3, "connections")
-HELD_TOPIC = Measure("topic", "KB per topic, RSS", 1e-3, "connections")
+CPU = Measure("cpu", "us")
+CONNECTED = Measure("cpu", "us", per="connections")
+HELD = Measure("resident", "KB, RSS", 1e-3, "connections")
+HELD_TOPIC = Measure("topic", "KB, RSS", 1e-3, "connections")
 BUSY = Measure("busy", "% of a core", 100, None)
 # Each delivery of an entry to a member counts.
-SEEN = Measure("cpu", "ms of CPU per join", 1e3 * MEMBERS)
+SEEN = Measure("cpu", "ms", 1e3 * MEMBERS)
 
 
 def channels_cases() -> Iterator[Case]:

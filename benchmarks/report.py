@@ -97,7 +97,7 @@ def _comparison(columns: list[Column]) -> Iterator[str]:
             cells = [column.spread(label), column.spread(theirs), column.ratio(label, theirs)]
             if theirs == label:
                 cells[1:] = [None, None]
-            name = f"{title}: {label.removeprefix('trioglock, ')} ({column.unit})"
+            name = f"{title} ({column.unit}): {label.removeprefix('trioglock, ')}"
             yield f"| {name} | " + " | ".join([str(cell or "-") for cell in cells]) + " |"
 
 

@@ -168,5 +168,5 @@ def test_a_report_replaces_only_what_was_measured(tmp_path: Path) -> None:
         column.add(label, value)
     insert_reports(page, results, EFFORT)
     assert page.read_text().startswith("<!-- results -->old<!-- end of results -->")
-    row = "| CPU per join: channels (us per message) | 3 (3 to 3) | 2 (2 to 2) | 1.5 (1.5 to 1.5) |"
+    row = "| CPU per join (us per message): channels | 3 (3 to 3) | 2 (2 to 2) | 1.5 (1.5 to 1.5) |"
     assert row in page.read_text().splitlines()

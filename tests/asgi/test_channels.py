@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -12,9 +13,9 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from tests.asgi.test_asgi import get, page, running
-from trioglock import ConnectionClosedError, HandshakeRefused
+from trioglock import ConnectionClosedError, HandshakeRefused, Rate
 from trioglock.asgi import WebSocketApp
-from trioglock.channels import Answer, Channel, Channels, ConnectRequest, Presence
+from trioglock.channels import Answer, Channel, Channels, ConnectRequest, Credentials, Presence
 from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub
 
@@ -111,3 +112,34 @@ async def test_a_shutdown_ends_the_channels() -> None:
     ):
         await nursery.start(stay, where)
     assert site.ended == ["al"]
+
+
+async def test_credentials_expire_and_limits_hold() -> None:
+    class Room(Channel[None]):
+        def handle_in(self, event: str, payload: Any, state: None) -> Any:
+            return Answer("ok"), state
+
+    def connect(request: ConnectRequest) -> Credentials:
+        return Credentials("al", time.time() + float(request.params["seconds"]))
+
+    hub = Hub()
+    channels = Channels({"room:*": Room}, hub=hub, connect=connect, message_rate=Rate(5, per=100))
+    async with hub, running(WebSocketApp(channels.socket)) as where:
+
+        def dial(seconds: float) -> AbstractAsyncContextManager[phoenix.PhoenixSocket]:
+            params = {"seconds": str(seconds)}
+            return phoenix.connect(f"ws://{where}/socket", params=params, reconnect=False)
+
+        with pytest.raises(HandshakeRefused, match="403"):
+            async with dial(0):
+                pass
+        async with dial(0.2) as client:
+            room = await client.join("room:1")
+            with pytest.raises(ConnectionClosedError, match="1008 the credentials have expired"):
+                await room.receive()
+        async with dial(100) as client:
+            room = await client.join("room:1")
+            statuses = [(await room.push("x", {})).status for _ in range(9)]
+            assert statuses == ["ok"] * 4 + ["error"] * 5
+            with pytest.raises(phoenix.Disconnected, match="1008 too many messages"):
+                await room.push("x", {})

@@ -214,7 +214,7 @@ async def serving_histories() -> AsyncIterator[list[str]]:
         yield urls
 
 
-@BOTH
+@NODE_ONLY
 def test_the_official_client_receives_what_it_has_missed(run_script: RunScript) -> None:
     """After a lost connection, a crash and a gap, and as a newcomer."""
     with open_in_thread(serving_histories) as urls:

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.channels.helpers import ChannelsSite, serving_channels
 from tests.connection.test_reference_cycles import interpreter_keeps_callers, no_cycles
-from trioglock.channels import Answer, Broadcast, Channel, Stop
+from trioglock.channels import Answer, Broadcast, Channel, History, Stop
 
 
 class Plain(Channel[int]):
@@ -48,9 +48,15 @@ class Later(Plain):
         await trio.sleep(0)
 
 
+class Remembering(Later):
+    """The same with a history."""
+
+    history = History()
+
+
 async def talk(site: ChannelsSite, ending: str) -> None:
     async with site.dial() as raw:
-        await raw.join()
+        await raw.join(payload={"after": "1000000000000000-0"})
         await raw.join("room:2", "2")
         await raw.send("1", "3", "room:1", "echo", {})
         await raw.receive()
@@ -86,7 +92,7 @@ async def talk(site: ChannelsSite, ending: str) -> None:
         "abort",
     ],
 )
-@pytest.mark.parametrize("kind", [Plain, Later])
+@pytest.mark.parametrize("kind", [Plain, Later, Remembering])
 async def test_nothing_is_left_to_the_garbage_collector(
     kind: type[Channel[Any]], ending: str, caplog: pytest.LogCaptureFixture
 ) -> None:

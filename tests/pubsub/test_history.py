@@ -17,7 +17,7 @@ from tests.pubsub.helpers import SECONDS, joined, opened, read, served
 from tests.pubsub.redis_server import RealRedis
 from trioglock import BrokerError, Connection, InvalidOption, connect
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, Message, RedisBroker, publish
-from trioglock.pubsub.history import MemoryHistory, id_before, parse_id
+from trioglock.pubsub.history import MemoryHistory, Retention, id_before, parse_id
 from trioglock.pubsub.patterns import ChannelFilter
 
 Maker = Callable[..., Broker]
@@ -469,6 +469,22 @@ async def test_ids_are_pairs_of_numbers(autojump_clock: MockClock) -> None:
     for bad in ("", "-1", "a-b", "1-1-1", "٣-1", "9" * 30):
         with pytest.raises(InvalidOption, match="is not the id"):
             await history.after(bad, ChannelFilter("x"), 10)
+
+
+async def test_channels_are_removed_after_their_own_time(autojump_clock: MockClock) -> None:
+    """Whatever is kept longer than they are, and was published before."""
+    history = MemoryHistory()
+    first = history.add("long", "one", Retention(10, 1000))
+    history.add("unlimited", "one", Retention(10, None))
+    for number in range(100):
+        history.add(f"short {number}", "one", Retention(10, 1))
+        await trio.sleep(0.5)
+    last = history.add("long", "two", Retention(10, 1000))
+    assert len(history._logs) <= 5
+    assert (await history.after("0", ChannelFilter("short 5", everyone=False), 9)).complete is False
+    assert first.id is not None
+    missed = await history.after(first.id, ChannelFilter("long", everyone=False), 9)
+    assert (missed.messages, missed.complete) == ((last,), True)
 
 
 @pytest.mark.parametrize("path", ["%2A", "[p]rivate", "privat%3F"])

@@ -88,7 +88,7 @@ class TopicJoin:
         return f"<TopicJoin {self.topic!r} {self.join_ref!r}, {self.state.value}>"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallJoin:
     """Call ``join``, and then :meth:`ServerMachine.joined` or :meth:`ServerMachine.refused`."""
 

@@ -214,12 +214,12 @@ class ChannelsSocket(Socket[None, Any]):
     def receive(self, message: PhoenixMessage) -> None:
         """Handle a message of the client."""
         for output in self.machine.receive(message):
-            self._run(output)
+            if isinstance(output, CallHandleIn):  # the usual case
+                self.actors[output.join].handle_in(output.ref, output.event, output.payload)
+            else:
+                self._run(output)
 
     def _run(self, output: Output) -> None:
-        if isinstance(output, CallHandleIn):  # the usual case; a match would cost more
-            self.actors[output.join].handle_in(output.ref, output.event, output.payload)
-            return
         match output:
             case PhoenixMessage():
                 self.outgoing.reply(self.serializer.encode(output))

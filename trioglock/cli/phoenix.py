@@ -214,7 +214,8 @@ class PhoenixMode(Mode):
         except TrioglockError as error:
             self.failed = True
             text = f"{event}: {redact_text(str(error))}"
-            await self._console.print_event(Mark.PROBLEM, text)
+            # Without waiting: the end of the channel also ends the command, and this task.
+            self._console.print_event_nowait(Mark.PROBLEM, text)
         finally:
             self._pending.release()
             printed.set()
