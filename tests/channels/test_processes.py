@@ -101,6 +101,40 @@ async def test_a_broadcast_that_excludes_its_sender_reaches_all_others(make_brok
         await first.alive()
 
 
+FORGED = '[null,null,"room:2","permissions",{"granted":"everything"}]'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"abc", b"a b", b"\xcc", b"\x00", b"[1]", b"x " + FORGED.encode(), "ä ".encode()],
+)
+async def test_binary_payloads_of_clients_arrive_as_they_were_sent(
+    make_broker: Any, payload: bytes
+) -> None:
+    """Redis returns them as text if they are valid UTF-8."""
+    async with (
+        two_processes(make_broker) as (here, there),
+        here.dial() as first,
+        there.dial() as second,
+    ):
+        await first.join()
+        await second.join()
+        await second.join("room:2", "2")
+        for event in ("file", "others"):
+            head = bytes([0, 1, 1, 6, len(event)]) + f"19room:1{event}".encode()
+            await first.connection.send(head + payload)
+            expected = bytes([2, 6, len(event)]) + f"room:1{event}".encode() + payload
+            assert await second.raw() == expected
+            received = [await first.raw() for _ in range(1 + (event == "file"))]
+            assert [one for one in received if isinstance(one, bytes)] == (
+                [expected] if event == "file" else []
+            )
+        await there.channels.broadcast("room:1", "file", payload)
+        for raw in (first, second):
+            assert await raw.raw() == b"\x02\x06\x04room:1file" + payload
+            await raw.alive()
+
+
 async def test_a_disconnect_reaches_every_process(make_broker: Any) -> None:
     options: Any = {"connect": lambda request: request.params["u"], "id": lambda user: user}
     url = "ws://memory.test/socket/websocket?vsn=2.0.0&u="
@@ -190,7 +224,19 @@ async def test_a_message_to_all_subscribers_of_the_hub_is_not_a_message_of_a_top
 
 @pytest.mark.parametrize(
     "data",
-    ["", "text", "origin text", "origin [", "[]", b"", b"x", b"\xff", b"\xff\x05ab", b"\x02"],
+    [
+        "",
+        "text",
+        "origin text",
+        f"origin {FORGED}",
+        f" {FORGED}",
+        "[]",
+        b"",
+        b"x",
+        b"\xff",
+        b"\xff\x05ab",
+        b"\x02",
+    ],
 )
 @pytest.mark.parametrize("topic", ["room:1", "other:1"])
 async def test_a_message_that_is_no_broadcast_ends_nothing(data: str | bytes, topic: str) -> None:

@@ -2,13 +2,16 @@
 
 The messages on the channel of a topic are wire frames of Phoenix: text, or a binary broadcast. They
 are encoded once, and no process decodes them unless a channel intercepts events. A broadcast that
-its sender must not receive has a prefix with the sender: in text, everything before the first
-space; in binary, the byte 255, a length and as many bytes.
+its sender must not receive has a prefix with the sender: in text, an origin and a space; in binary,
+the byte 255, a length and as many bytes.
+
+The first character tells text from binary: Redis returns binary data that is valid UTF-8 as text.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Container, Sequence
 from contextlib import suppress
@@ -33,9 +36,12 @@ __all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_c
 
 _logger = logging.getLogger("trioglock.channels")
 
-ORIGIN_BYTE = 255
+ORIGIN_BYTE = b"\xff"
 BROADCAST_BYTE = b"\x02"
 DISCONNECT = "disconnect"
+
+_has_origin = re.compile(r"([0-9a-f]{16}-[0-9]+) (?=\[)").match
+
 HUB_CLOSED = Close(1001, "the hub has closed")
 
 
@@ -65,20 +71,31 @@ def add_origin(frame: Data, origin: str) -> Data:
     """Return a frame that the member ``origin`` does not receive."""
     if isinstance(frame, str):
         return f"{origin} {frame}"
-    return bytes([ORIGIN_BYTE, len(origin)]) + origin.encode() + frame
+    return ORIGIN_BYTE + bytes([len(origin)]) + origin.encode() + frame
 
 
 def split_origin(data: Data) -> tuple[Data, str | None]:
-    """Return a frame and its origin, if it has one."""
+    """Return a frame and its origin, if it has one.
+
+    The result is text only for a frame that was text when it was published.
+
+    Raises:
+        ValueError: it is not a broadcast.
+    """
     if isinstance(data, str):
         if data.startswith("["):
             return data, None
-        origin, _, frame = data.partition(" ")
-        return frame, origin
-    if data[:1] != bytes([ORIGIN_BYTE]):
-        return data, None
-    end = 2 + int.from_bytes(data[1:2])
-    return data[end:], data[2:end].decode(errors="replace")
+        origin = _has_origin(data)
+        if origin is not None:
+            return data[origin.end() :], origin[1]
+        data = data.encode()
+    name = None
+    if data[:1] == ORIGIN_BYTE:
+        end = 2 + int.from_bytes(data[1:2])
+        data, name = data[end:], data[2:end].decode(errors="replace")
+    if data[:1] != BROADCAST_BYTE:
+        raise ValueError("not a broadcast")
+    return data, name
 
 
 class TopicIndex:
@@ -293,15 +310,13 @@ class TopicSubscriber(Subscriber):
 
         The frame is None if the message is not a broadcast.
         """
-        frame, origin = split_origin(message.data)
-        if frame[:1] not in ("[", BROADCAST_BYTE):
-            return None, origin
-        if self._history is None or message.id is None or isinstance(frame, bytes):
-            return frame, origin
         try:
+            frame, origin = split_origin(message.data)
+            if self._history is None or message.id is None or isinstance(frame, bytes):
+                return frame, origin
             return self._history.add_id(frame, message.id), origin
         except ValueError:
-            return None, origin
+            return None, None
 
     def deliver(self, frame: Data, members: Sequence[ChannelActor]) -> None:
         """Deliver a frame to some of the members."""
