@@ -612,7 +612,7 @@ async def test_a_join_that_is_refused_in_another_way_crashes_with_a_hint(
             if mistake == "raise client's":
                 raise phoenix.JoinRefused(topic, response)
             if mistake == "raise client's with one argument":
-                raise phoenix.JoinRefused(response)  # type: ignore[call-arg]
+                raise phoenix.JoinRefused(response)  # type: ignore[call-arg, arg-type]
             refused = JoinRefused(response)
             return refused if mistake == "return" else (refused, 0)
 

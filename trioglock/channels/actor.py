@@ -214,12 +214,12 @@ class ChannelActor:
                 )
         except JoinRefused as refusal:
             self._refuse(refusal.response)
-        except Exception as error:
+        except Exception as mistake:
             # With one argument, the client's class raises TypeError.
-            if isinstance(error, ClientJoinRefused) or (
-                isinstance(error, TypeError) and "JoinRefused.__init__()" in str(error)
+            if isinstance(mistake, ClientJoinRefused) or (
+                isinstance(mistake, TypeError) and "JoinRefused.__init__()" in str(mistake)
             ):
-                error.add_note("To refuse a client, raise trioglock.channels.JoinRefused.")
+                mistake.add_note("To refuse a client, raise trioglock.channels.JoinRefused.")
             self._log_join()
             self._refuse(None)
         except BaseException:  # the client joins again, or the connection is ending
