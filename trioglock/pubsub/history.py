@@ -18,7 +18,7 @@ import trio
 from ..errors import InvalidOption
 from ..frames import Data
 from ..options import check_seconds, check_whole
-from .message import INCOMING, TOPIC_PREFIX, Message
+from .message import INCOMING, TOPIC_PREFIX, Event, Message
 from .patterns import ChannelFilter
 
 __all__ = [
@@ -35,12 +35,14 @@ __all__ = [
     "id_after",
     "id_before",
     "parse_id",
+    "size_of",
 ]
 
 MAX_PAGE = 256
 """Maximum number of messages that are read at a time."""
 
-PAGE_BYTES = 2**20
+PAGE_BYTES = 2**18
+"""Intended size of the messages that are read at a time."""
 
 MAX_NUMBER = 2**64 - 1
 """The greatest number in an id of Redis Streams."""
@@ -110,6 +112,11 @@ class MissedMessages:
         return id_before(self.messages[0].id)
 
 
+def size_of(events: Iterable[Event]) -> int:
+    """Return the total size of messages."""
+    return sum(len(event.data) for event in events if isinstance(event, Message))
+
+
 class PageSize:
     """The number of messages to read at a time, so that they have about ``PAGE_BYTES`` bytes."""
 
@@ -120,9 +127,9 @@ class PageSize:
 
     def adapt(self, messages: Iterable[Message]) -> None:
         """Choose the next count from the size of the messages just read."""
-        size = sum(len(message.data) for message in messages)
+        size = size_of(messages)
         if size > PAGE_BYTES:
-            self.count = max(1, self.count // 4)
+            self.count = max(1, self.count * PAGE_BYTES // size)
         elif 2 * size <= PAGE_BYTES:
             self.count = min(2 * self.count, MAX_PAGE)
 
