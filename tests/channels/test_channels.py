@@ -98,6 +98,7 @@ class Greedy(Channel[None]):
         (Room, "routes must be a dict"),
         ({"*room": Room}, "a final star"),
         ({"": Room}, "a final star"),
+        ({"phoenix": Room}, "heartbeats"),
         ({"room:*": Room()}, "must lead to a Channel class"),
         ({"room:*": Greedy}, "without arguments"),
         ({"room:*": Room, "room:1": Room}, "never used"),
@@ -137,3 +138,15 @@ def test_the_first_matching_route_counts() -> None:
     assert find("room:") is Room
     assert find("room") is None
     assert find("lobby") is Lobby
+
+
+@pytest.mark.parametrize("topic", ["phoenix", ""])
+async def test_some_topics_cannot_be_joined_whatever_the_routes(topic: str) -> None:
+    async with (
+        serving_channels({"*": Room}, connect=lambda _: USERS["secret"]) as site,
+        site.dial() as raw,
+    ):
+        reply = await raw.ask("1", "1", topic, "phx_join", {})
+        response = {"reason": "unmatched topic"}
+        assert reply == [None, "1", topic, "phx_reply", {"response": response, "status": "error"}]
+        await raw.alive()

@@ -405,6 +405,29 @@ async def test_a_second_join_cancels_a_slow_hook_of_the_first_one() -> None:
 
 
 @MOCK_CLOCK
+async def test_a_leave_behind_a_slow_hook_is_answered_if_the_client_joins_again() -> None:
+    reasons = []
+
+    class Busy(Channel[None]):
+        async def handle_in(self, event: str, payload: Any, state: None) -> Any:
+            await trio.sleep_forever()
+
+        def terminate(self, reason: Any, state: None) -> None:
+            reasons.append(reason)
+
+    async with serving_channels(Busy) as site, site.dial() as raw:
+        await raw.join()
+        await raw.send("1", "2", "room:1", "x", {})
+        await raw.send("1", "3", "room:1", "phx_leave", {})
+        await raw.send("4", "4", "room:1", "phx_join", {})
+        left, joined, closed = [await raw.receive() for _ in range(3)]
+        assert left == ["1", "3", "room:1", "phx_reply", {"response": {}, "status": "ok"}]
+        assert joined[:2] == ["4", "4"]
+        assert closed == ["1", "1", "room:1", "phx_close", {}]
+        assert reasons == [Left()]
+
+
+@MOCK_CLOCK
 async def test_a_lost_connection_cancels_slow_hooks_and_joins() -> None:
     class Room(Patient):
         async def join(self, topic: str, payload: Any, user: Any) -> Any:
