@@ -25,6 +25,10 @@ class GapBroker(MemoryBroker):
 
     deliver: Deliver
 
+    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
+        self.deliver = deliver
+        return super().open(name, deliver)
+
     def open_with_topics(
         self, name: str, deliver: Deliver, find_retention: FindRetention
     ) -> AbstractAsyncContextManager[BrokerSession]:

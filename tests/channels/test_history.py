@@ -23,6 +23,7 @@ from trioglock.channels import (
     Channels,
     History,
     JoinRefused,
+    Presence,
     Push,
 )
 from trioglock.channels.replay import Replay
@@ -737,6 +738,25 @@ async def test_the_client_of_this_package_receives_what_it_has_missed() -> None:
         await send(site, *range(4, 14))
         assert (await room.receive())[1]["n"] == 9
         assert room.response["gap"] is True
+
+
+async def test_a_presence_with_the_name_of_the_id_field_is_not_an_id() -> None:
+    class Meeting(Room):
+        async def join(self, topic: str, payload: Any, user: Any) -> Any:
+            await presence.track(self, "id", {})
+            return {}, None
+
+    async with serving_channels(Meeting) as site, site.phoenix() as client:
+        presence = Presence(site.channels)
+        room = await client.join("room:1", {"after": 0}, id_field="id")
+        await send(site, 1)
+        events = [await room.receive() for _ in range(2)]
+        assert sorted(event for event, _ in events) == ["news", "presence_state"]
+        for connection in site.server.connections:
+            connection.abort()
+        await send(site, 2)
+        events = [await room.receive() for _ in range(2)]
+        assert [payload["n"] for event, payload in events if event == "news"] == [2]
 
 
 async def test_the_client_needs_a_dict_to_ask_for_what_it_has_missed() -> None:

@@ -219,6 +219,9 @@ class MemoryHistory(MessageHistory):
         # The ids of one process never overlap with those of an earlier one.
         self._started = time.time_ns() // 1_000_000
         self._count = 0
+        # Each trio.run() has a clock of its own. The times here continue from one to the next.
+        self._clock: trio.abc.Clock | None = None
+        self._clock_offset = self._newest = 0.0
         self._logs: dict[str, ChannelLog] = {}
         # Those that are kept for the same time. The one that has been quiet longest comes first.
         self._by_seconds: dict[float, OrderedDict[str, ChannelLog]] = {}
@@ -228,6 +231,13 @@ class MemoryHistory(MessageHistory):
 
     def _id(self, number: int) -> str:
         return format_id((self._started, number))
+
+    def _now(self) -> float:
+        clock = trio.lowlevel.current_clock()
+        if clock is not self._clock:
+            self._clock = clock
+            self._clock_offset = max(time.monotonic(), self._newest) - clock.current_time()
+        return clock.current_time() + self._clock_offset
 
     def add(self, channel: str, data: Data, retention: Retention) -> Message:
         """Append a message and return it with its id."""
@@ -241,14 +251,15 @@ class MemoryHistory(MessageHistory):
             self._logs[channel] = log
             if log.seconds is not None:
                 self._by_seconds.setdefault(log.seconds, OrderedDict())[channel] = log
-        log.add(self._count, trio.current_time(), message)
+        self._newest = self._now()
+        log.add(self._count, self._newest, message)
         if log.seconds is not None:
             self._by_seconds[log.seconds].move_to_end(channel)
         self._expire()
         return message
 
     def _expire(self) -> None:
-        now = trio.current_time()
+        now = self._now()
         for logs in self._by_seconds.values():
             while logs:
                 channel, log = next(iter(logs.items()))
@@ -265,7 +276,7 @@ class MemoryHistory(MessageHistory):
         names = list(self._logs if channels.channel is None else channels.names())
         logs = [log for name in names if channels(name) and (log := self._logs.get(name))]
         for log in logs:
-            log.expire(trio.current_time())
+            log.expire(self._now())
         if channels.channel is not None and len(logs) == len(names):
             return logs, 0
         return logs, self._forgotten[_is_topic(channels.channel or "")]
