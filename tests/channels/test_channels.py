@@ -10,7 +10,7 @@ import pytest
 from tests.channels.helpers import serving_channels
 from trioglock.channels import Answer, Broadcast, Channel, Channels, ConnectRequest, JoinRefused
 from trioglock.channels.routes import ChannelRoutes
-from trioglock.errors import HandshakeRefused, InvalidOption
+from trioglock.errors import HandshakeRefused, InvalidOption, UsageError
 from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub
 
@@ -70,6 +70,12 @@ async def test_a_chat_with_authentication_broadcasts_and_a_forced_disconnect() -
                 pass
 
 
+async def test_disconnect_without_ids_is_an_error() -> None:
+    async with serving_channels(Room) as site:
+        with pytest.raises(UsageError, match=r"^connections have no ids: .* id=lambda user"):
+            await site.channels.disconnect("user:7")
+
+
 async def test_a_broadcast_from_a_hook_reaches_all_clients_including_the_sender() -> None:
     async with (
         serving_channels(Room, connect=lambda _: USERS["secret"]) as site,
@@ -98,6 +104,7 @@ class Greedy(Channel[None]):
         (Room, "routes must be a dict"),
         ({"*room": Room}, "a final star"),
         ({"": Room}, "a final star"),
+        ({"phoenix": Room}, "heartbeats"),
         ({"room:*": Room()}, "must lead to a Channel class"),
         ({"room:*": Greedy}, "without arguments"),
         ({"room:*": Room, "room:1": Room}, "never used"),
@@ -137,3 +144,15 @@ def test_the_first_matching_route_counts() -> None:
     assert find("room:") is Room
     assert find("room") is None
     assert find("lobby") is Lobby
+
+
+@pytest.mark.parametrize("topic", ["phoenix", ""])
+async def test_some_topics_cannot_be_joined_whatever_the_routes(topic: str) -> None:
+    async with (
+        serving_channels({"*": Room}, connect=lambda _: USERS["secret"]) as site,
+        site.dial() as raw,
+    ):
+        reply = await raw.ask("1", "1", topic, "phx_join", {})
+        response = {"reason": "unmatched topic"}
+        assert reply == [None, "1", topic, "phx_reply", {"response": response, "status": "error"}]
+        await raw.alive()

@@ -27,6 +27,8 @@ from trioglock.channels import (
 )
 from trioglock.channels.actor import MAX_PENDING
 from trioglock.errors import ConnectionClosedError, EncodeError, InvalidOption, UsageError
+from trioglock.hooks import Stop as SocketStop
+from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub
 from trioglock.routing import Router
 
@@ -405,6 +407,29 @@ async def test_a_second_join_cancels_a_slow_hook_of_the_first_one() -> None:
 
 
 @MOCK_CLOCK
+async def test_a_leave_behind_a_slow_hook_is_answered_if_the_client_joins_again() -> None:
+    reasons = []
+
+    class Busy(Channel[None]):
+        async def handle_in(self, event: str, payload: Any, state: None) -> Any:
+            await trio.sleep_forever()
+
+        def terminate(self, reason: Any, state: None) -> None:
+            reasons.append(reason)
+
+    async with serving_channels(Busy) as site, site.dial() as raw:
+        await raw.join()
+        await raw.send("1", "2", "room:1", "x", {})
+        await raw.send("1", "3", "room:1", "phx_leave", {})
+        await raw.send("4", "4", "room:1", "phx_join", {})
+        left, joined, closed = [await raw.receive() for _ in range(3)]
+        assert left == ["1", "3", "room:1", "phx_reply", {"response": {}, "status": "ok"}]
+        assert joined[:2] == ["4", "4"]
+        assert closed == ["1", "1", "room:1", "phx_close", {}]
+        assert reasons == [Left()]
+
+
+@MOCK_CLOCK
 async def test_a_lost_connection_cancels_slow_hooks_and_joins() -> None:
     class Room(Patient):
         async def join(self, topic: str, payload: Any, user: Any) -> Any:
@@ -543,6 +568,9 @@ class Fine(Channel[None]):
         ((Answer("ok", object()), 0), ""),
         ((Broadcast("x", object()), 0), ""),
         (((Answer("ok"), "more"), 0), "must return a result"),
+        (({"a": 1}, 0), 'to answer a push, return Answer("ok", {...}), state'),
+        ({"a": 1}, 'to answer a push, return Answer("ok", {...}), state'),
+        ((SocketStop(), 0), "which is trioglock.Stop: return trioglock.channels.Stop"),
     ],
 )
 async def test_a_result_of_the_wrong_shape_is_like_an_exception(
@@ -561,6 +589,39 @@ async def test_a_result_of_the_wrong_shape_is_like_an_exception(
         await raw.alive()
     assert text in caplog.text
     assert len(Room.ends) == 1
+
+
+@pytest.mark.parametrize(
+    ("mistake", "hint"),
+    [
+        ("raise client's", "To refuse a client, raise trioglock.channels.JoinRefused"),
+        (
+            "raise client's with one argument",
+            "To refuse a client, raise trioglock.channels.JoinRefused",
+        ),
+        ("return", "raise trioglock.channels.JoinRefused, do not return it"),
+        ("return with state", "raise trioglock.channels.JoinRefused, do not return it"),
+    ],
+)
+async def test_a_join_that_is_refused_in_another_way_crashes_with_a_hint(
+    mistake: str, hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Room(Recording):
+        def join(self, topic: str, payload: Any, user: Any) -> Any:
+            response = {"reason": "no"}
+            if mistake == "raise client's":
+                raise phoenix.JoinRefused(topic, response)
+            if mistake == "raise client's with one argument":
+                raise phoenix.JoinRefused(response)  # type: ignore[call-arg, arg-type]
+            refused = JoinRefused(response)
+            return refused if mistake == "return" else (refused, 0)
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        reply = await raw.ask("1", "1", "room:1", "phx_join", {})
+        assert reply[4] == {"response": {"reason": "join crashed"}, "status": "error"}
+        await raw.alive()
+    assert hint in caplog.text
+    assert Room.ends == []
 
 
 async def test_only_handle_in_can_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from tests.channels.helpers import RawPhoenix, serving_channels
 from tests.protocols.clock import MOCK_CLOCK
 from trioglock import Rate
 from trioglock.channels import Answer, Channel, Channels, JoinRefused
-from trioglock.channels.actor import MAX_PENDING_SIZE
+from trioglock.channels.actor import MAX_PENDING, MAX_PENDING_SIZE
 from trioglock.channels.limits import TokenBucket
 from trioglock.errors import ConnectionClosedError, InvalidOption
 from trioglock.pubsub import Hub
@@ -218,6 +218,48 @@ async def test_long_topics_and_refs_cannot_be_joined() -> None:
             reply = await raw.ask(join_ref, ref, topic, "phx_join", {})
             assert reply == error(join_ref, ref, topic, reason)
         await raw.join("room:" + "x" * 1000, "y" * 1000)
+
+
+@MOCK_CLOCK
+@pytest.mark.parametrize("event", ["push", "phx_leave", "heartbeat", "access_token"])
+async def test_messages_with_long_refs_are_not_handled(event: str) -> None:
+    """The server may have to keep a ref until the message is answered."""
+    handled = []
+
+    class Listener(Channel[None]):
+        def handle_in(self, event: str, payload: Any, state: None) -> Any:
+            handled.append(event)
+            return Answer("ok"), state
+
+    async with (
+        serving_channels(
+            Listener, connect=lambda request: "al", refresh=lambda token, user: user
+        ) as site,
+        site.dial() as raw,
+    ):
+        await raw.join()
+        long, reason = "x" * 1100, "topic or ref too long"
+        for topic in ("room:1", "phoenix"):
+            for join_ref, ref in ((long, "2"), ("1", long), (None, long)):
+                reply = await raw.ask(join_ref, ref, topic, event, {"access_token": "a"})
+                assert reply == error(join_ref, ref, topic, reason)
+        assert (await raw.ask("1", "3", "room:1", "hi", {}))[4]["status"] == "ok"
+        assert handled == ["hi"]
+
+
+@MOCK_CLOCK
+async def test_of_many_leaves_behind_a_slow_hook_one_waits() -> None:
+    """The others are answered immediately, so the server need not keep their refs."""
+    async with serving_channels(Slow, message_rate=None) as site, site.dial() as raw:
+        await raw.join()
+        await raw.send("1", "2", "room:1", "x", {})
+        await raw.send("1", "first", "room:1", "phx_leave", {})
+        for number in range(2 * MAX_PENDING):
+            ref = str(number)
+            reply = await raw.ask("1", ref, "room:1", "phx_leave", {})
+            assert reply[:2] == ["1", ref]
+            assert reply[4] == {"response": {}, "status": "ok"}
+        await raw.alive()
 
 
 # What waits.

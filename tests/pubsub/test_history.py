@@ -487,6 +487,34 @@ async def test_channels_are_removed_after_their_own_time(autojump_clock: MockClo
     assert (missed.messages, missed.complete) == ((last,), True)
 
 
+def test_a_broker_keeps_its_messages_from_one_run_to_the_next() -> None:
+    """The clock of each run begins at a random time."""
+    broker = MemoryBroker(history=100, history_seconds=3600)
+
+    async def count(number: int, seconds: float = 0) -> int:
+        async with Hub(broker=broker) as hub:
+            await trio.sleep(seconds)
+            await hub.publish(f"message {number}")
+            return len(await hub.history.latest(ChannelFilter("x"), 100))
+
+    assert [trio.run(count, number) for number in range(10)] == list(range(1, 11))
+    assert trio.run(count, 10, 1800, clock=MockClock(autojump_threshold=0)) == 11
+    assert trio.run(count, 11) == 12
+
+
+def test_messages_also_become_old_between_two_runs() -> None:
+    broker = MemoryBroker(history=100, history_seconds=0.05)
+
+    async def publish(data: str) -> list[Any]:
+        async with Hub(broker=broker) as hub:
+            await hub.publish(data)
+            return [one.data for one in await hub.history.latest(ChannelFilter("x"), 100)]
+
+    trio.run(publish, "first")
+    time.sleep(0.06)
+    assert "first" not in trio.run(publish, "second")
+
+
 @pytest.mark.parametrize("path", ["%2A", "[p]rivate", "privat%3F"])
 async def test_a_path_is_not_a_pattern_in_the_history(path: str) -> None:
     hub = Hub(broker=MemoryBroker(history=10))

@@ -24,7 +24,7 @@ from ..protocols.phoenix.message import (
     REPLY,
     PhoenixMessage,
 )
-from .results import EndReason, Rejoined
+from .results import EndReason, Left, Rejoined
 
 __all__ = [
     "CallEnd",
@@ -42,7 +42,7 @@ ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of an event
 """The event with which the clients of Supabase push a new token."""
 
 MAX_NAME = 1024
-"""Maximum length of a topic, and of the ref of its join, which are kept until the topic is left."""
+"""Maximum length of refs, which are kept until they are answered, and of the topics of joins."""
 
 UNMATCHED = {"reason": "unmatched topic"}
 TOO_LONG = {"reason": "topic or ref too long"}
@@ -71,7 +71,7 @@ class TopicJoin:
         replaces: the successful join that this one has ended, for its ``phx_close``.
     """
 
-    __slots__ = ("join_ref", "ref", "refs", "replaces", "state", "topic")
+    __slots__ = ("is_leaving", "join_ref", "leave_ref", "ref", "refs", "replaces", "state", "topic")
 
     def __init__(
         self, topic: str, join_ref: str | None, ref: str | None, replaces: TopicJoin | None
@@ -81,6 +81,9 @@ class TopicJoin:
         self.ref: str | None = ref
         self.replaces: TopicJoin | None = replaces
         self.state: JoinState = JoinState.JOINING
+        self.is_leaving: bool = False
+        """Whether the client has sent a leave."""
+        self.leave_ref: str | None = None
         self.refs: set[str | None] | None = None
         """The refs of pushes that may still be answered; None before the first push."""
 
@@ -159,6 +162,8 @@ class ServerMachine:
     def receive(self, message: PhoenixMessage) -> tuple[Output, ...]:
         """Handle a message of the client."""
         topic, event, ref = message.topic, message.event, message.ref
+        if _is_long(ref) or _is_long(message.join_ref):
+            return (_reply(message.join_ref, ref, topic, "error", TOO_LONG),)
         if event == JOIN:
             return self._join(message)
         join = self.joins.get(topic)
@@ -174,6 +179,9 @@ class ServerMachine:
         if message.join_ref != join.join_ref and message.join_ref is not None:
             return ()  # of an earlier join; the client has ended it
         if event == LEAVE:
+            if join.is_leaving:
+                return (_reply(message.join_ref, ref, topic, "ok", {}),)
+            join.is_leaving, join.leave_ref = True, ref
             return (CallLeave(join, ref),)
         if join.refs is None:
             join.refs = {ref}
@@ -185,13 +193,10 @@ class ServerMachine:
 
     def _join(self, message: PhoenixMessage) -> tuple[Output, ...]:
         topic, ref = message.topic, message.ref
-        if not self._is_topic(topic):
+        # A route with a star may match these. "phoenix" is the topic of heartbeats.
+        if topic in ("", PHOENIX) or not self._is_topic(topic):
             return (_reply(None, ref, topic, "error", UNMATCHED),)
-        if (
-            len(topic) > MAX_NAME
-            or len(str(message.join_ref)) > MAX_NAME
-            or len(str(ref)) > MAX_NAME
-        ):
+        if len(topic) > MAX_NAME:
             return (_reply(message.join_ref, ref, topic, "error", TOO_LONG),)
         old = self.joins.get(topic)
         if old is None and len(self.joins) >= self._max_topics:
@@ -200,12 +205,15 @@ class ServerMachine:
         call = CallJoin(join, message.payload)
         if old is None:
             return (call,)
-        end = CallEnd(old, Rejoined())
+        end = CallEnd(old, Left() if old.is_leaving else Rejoined())
         is_joining, old.state, old.refs = old.state is JoinState.JOINING, JoinState.ENDED, None
-        if not is_joining:
-            return (end, call)
-        join.replaces, old.replaces = old.replaces, None
-        return (_reply(old.join_ref, old.ref, topic, "error", JOINED_AGAIN), end, call)
+        outputs: list[Output] = []
+        if is_joining:
+            join.replaces, old.replaces = old.replaces, None
+            outputs.append(_reply(old.join_ref, old.ref, topic, "error", JOINED_AGAIN))
+        if old.is_leaving:
+            outputs.append(_reply(old.join_ref, old.leave_ref, topic, "ok", {}))
+        return (*outputs, end, call)
 
     # The outcomes of hooks.
 
@@ -303,6 +311,10 @@ class ServerMachine:
         for join in ended:
             self._end(join)
         return tuple([CallEnd(join, reason) for join in ended])
+
+
+def _is_long(ref: Any) -> bool:
+    return ref is not None and len(str(ref)) > MAX_NAME
 
 
 def _reply(

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from .._hints import describe_value
 from ..errors import InvalidOption
+from ..protocols.phoenix.message import PHOENIX
 from .channel import Channel, hook_table
 from .history import History
 
@@ -43,6 +44,10 @@ class ChannelRoutes:
             raise InvalidOption(
                 "a route must be a topic such as 'lobby', or a prefix and a final star such as "
                 f"'room:*', not {pattern!r}"
+            )
+        if pattern == PHOENIX:
+            raise InvalidOption(
+                f"the route {PHOENIX!r} is never used, because this topic is that of heartbeats"
             )
         if not (isinstance(kind, type) and issubclass(kind, Channel)):
             raise InvalidOption(

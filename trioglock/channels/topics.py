@@ -2,17 +2,23 @@
 
 The messages on the channel of a topic are wire frames of Phoenix: text, or a binary broadcast. They
 are encoded once, and no process decodes them unless a channel intercepts events. A broadcast that
-its sender must not receive has a prefix with the sender: in text, everything before the first
-space; in binary, the byte 255, a length and as many bytes.
+its sender must not receive has a prefix with the sender: in text, an origin and a space; in binary,
+the byte 255, a length and as many bytes.
+
+The first character tells text from binary: Redis returns binary data that is valid UTF-8 as text.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+import re
 import secrets
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import trio
 
 from .._hints import describe_value
 from ..connection.fanout import Fanout
@@ -33,9 +39,15 @@ __all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_c
 
 _logger = logging.getLogger("trioglock.channels")
 
-ORIGIN_BYTE = 255
+ORIGIN_BYTE = b"\xff"
 BROADCAST_BYTE = b"\x02"
 DISCONNECT = "disconnect"
+
+CLOSES_PER_SECOND = 200
+"""How many clients with an id are closed after an interruption of the connection to the broker."""
+
+_has_origin = re.compile(r"([0-9a-f]{16}-[0-9]+) (?=\[)").match
+
 HUB_CLOSED = Close(1001, "the hub has closed")
 
 
@@ -65,20 +77,31 @@ def add_origin(frame: Data, origin: str) -> Data:
     """Return a frame that the member ``origin`` does not receive."""
     if isinstance(frame, str):
         return f"{origin} {frame}"
-    return bytes([ORIGIN_BYTE, len(origin)]) + origin.encode() + frame
+    return ORIGIN_BYTE + bytes([len(origin)]) + origin.encode() + frame
 
 
 def split_origin(data: Data) -> tuple[Data, str | None]:
-    """Return a frame and its origin, if it has one."""
+    """Return a frame and its origin, if it has one.
+
+    The result is text only for a frame that was text when it was published.
+
+    Raises:
+        ValueError: it is not a broadcast.
+    """
     if isinstance(data, str):
         if data.startswith("["):
             return data, None
-        origin, _, frame = data.partition(" ")
-        return frame, origin
-    if data[:1] != bytes([ORIGIN_BYTE]):
-        return data, None
-    end = 2 + int.from_bytes(data[1:2])
-    return data[end:], data[2:end].decode(errors="replace")
+        origin = _has_origin(data)
+        if origin is not None:
+            return data[origin.end() :], origin[1]
+        data = data.encode()
+    name = None
+    if data[:1] == ORIGIN_BYTE:
+        end = 2 + int.from_bytes(data[1:2])
+        data, name = data[end:], data[2:end].decode(errors="replace")
+    if data[:1] != BROADCAST_BYTE:
+        raise ValueError("not a broadcast")
+    return data, name
 
 
 class TopicIndex:
@@ -96,6 +119,8 @@ class TopicIndex:
         self._process = secrets.token_hex(8)
         self._origins = 0
         self._gap: Gap | None = None
+        self._id_gap: Gap | None = None
+        self._next_close = -math.inf
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -202,6 +227,22 @@ class TopicIndex:
         if self._ids.get(subscriber.id) is subscriber:
             del self._ids[subscriber.id]
 
+    def close_later(self, sockets: Iterable[ChannelsSocket], gap: Gap) -> None:
+        """Close connections one after the other, so that not all clients return at once."""
+        now = trio.current_time()
+        for socket in sockets:
+            if not socket.closes_later:
+                self._next_close = max(now, self._next_close + 1 / CLOSES_PER_SECOND)
+                socket.close_later(self._next_close)
+        if gap is not self._id_gap:
+            self._id_gap = gap
+            _logger.warning(
+                "the clients with an id will be closed with 1001, because calls of disconnect() "
+                "of the last %.1f seconds may be missing: the connection to the broker was "
+                "interrupted",
+                gap.seconds,
+            )
+
     def deliver_local(
         self, topic: str, frame: Data, *, exclude: Container[ChannelActor] = ()
     ) -> int:
@@ -293,15 +334,13 @@ class TopicSubscriber(Subscriber):
 
         The frame is None if the message is not a broadcast.
         """
-        frame, origin = split_origin(message.data)
-        if frame[:1] not in ("[", BROADCAST_BYTE):
-            return None, origin
-        if self._history is None or message.id is None or isinstance(frame, bytes):
-            return frame, origin
         try:
+            frame, origin = split_origin(message.data)
+            if self._history is None or message.id is None or isinstance(frame, bytes):
+                return frame, origin
             return self._history.add_id(frame, message.id), origin
         except ValueError:
-            return None, origin
+            return None, None
 
     def deliver(self, frame: Data, members: Sequence[ChannelActor]) -> None:
         """Deliver a frame to some of the members."""
@@ -345,7 +384,10 @@ class IdSubscriber(Subscriber):
         self._index = index
 
     def put(self, event: Message | Gap) -> None:
-        if not isinstance(event, Gap) and event.data == DISCONNECT and event.channel:
+        if isinstance(event, Gap):
+            # It may have been a message to disconnect them.
+            self._index.close_later(self.sockets, event)
+        elif event.data == DISCONNECT and event.channel:
             for socket in list(self.sockets):
                 socket.disconnect(Close(1001))
 

@@ -18,7 +18,7 @@ import trio
 from ..errors import InvalidOption
 from ..frames import Data
 from ..options import check_seconds, check_whole
-from .message import INCOMING, TOPIC_PREFIX, Message
+from .message import INCOMING, TOPIC_PREFIX, Event, Message
 from .patterns import ChannelFilter
 
 __all__ = [
@@ -35,12 +35,14 @@ __all__ = [
     "id_after",
     "id_before",
     "parse_id",
+    "size_of",
 ]
 
 MAX_PAGE = 256
 """Maximum number of messages that are read at a time."""
 
-PAGE_BYTES = 2**20
+PAGE_BYTES = 2**18
+"""Intended size of the messages that are read at a time."""
 
 MAX_NUMBER = 2**64 - 1
 """The greatest number in an id of Redis Streams."""
@@ -110,6 +112,11 @@ class MissedMessages:
         return id_before(self.messages[0].id)
 
 
+def size_of(events: Iterable[Event]) -> int:
+    """Return the total size of messages."""
+    return sum(len(event.data) for event in events if isinstance(event, Message))
+
+
 class PageSize:
     """The number of messages to read at a time, so that they have about ``PAGE_BYTES`` bytes."""
 
@@ -120,9 +127,9 @@ class PageSize:
 
     def adapt(self, messages: Iterable[Message]) -> None:
         """Choose the next count from the size of the messages just read."""
-        size = sum(len(message.data) for message in messages)
+        size = size_of(messages)
         if size > PAGE_BYTES:
-            self.count = max(1, self.count // 4)
+            self.count = max(1, self.count * PAGE_BYTES // size)
         elif 2 * size <= PAGE_BYTES:
             self.count = min(2 * self.count, MAX_PAGE)
 
@@ -212,6 +219,9 @@ class MemoryHistory(MessageHistory):
         # The ids of one process never overlap with those of an earlier one.
         self._started = time.time_ns() // 1_000_000
         self._count = 0
+        # Each trio.run() has a clock of its own. The times here continue from one to the next.
+        self._clock: trio.abc.Clock | None = None
+        self._clock_offset = self._newest = 0.0
         self._logs: dict[str, ChannelLog] = {}
         # Those that are kept for the same time. The one that has been quiet longest comes first.
         self._by_seconds: dict[float, OrderedDict[str, ChannelLog]] = {}
@@ -221,6 +231,13 @@ class MemoryHistory(MessageHistory):
 
     def _id(self, number: int) -> str:
         return format_id((self._started, number))
+
+    def _now(self) -> float:
+        clock = trio.lowlevel.current_clock()
+        if clock is not self._clock:
+            self._clock = clock
+            self._clock_offset = max(time.monotonic(), self._newest) - clock.current_time()
+        return clock.current_time() + self._clock_offset
 
     def add(self, channel: str, data: Data, retention: Retention) -> Message:
         """Append a message and return it with its id."""
@@ -234,14 +251,15 @@ class MemoryHistory(MessageHistory):
             self._logs[channel] = log
             if log.seconds is not None:
                 self._by_seconds.setdefault(log.seconds, OrderedDict())[channel] = log
-        log.add(self._count, trio.current_time(), message)
+        self._newest = self._now()
+        log.add(self._count, self._newest, message)
         if log.seconds is not None:
             self._by_seconds[log.seconds].move_to_end(channel)
         self._expire()
         return message
 
     def _expire(self) -> None:
-        now = trio.current_time()
+        now = self._now()
         for logs in self._by_seconds.values():
             while logs:
                 channel, log = next(iter(logs.items()))
@@ -258,7 +276,7 @@ class MemoryHistory(MessageHistory):
         names = list(self._logs if channels.channel is None else channels.names())
         logs = [log for name in names if channels(name) and (log := self._logs.get(name))]
         for log in logs:
-            log.expire(trio.current_time())
+            log.expire(self._now())
         if channels.channel is not None and len(logs) == len(names):
             return logs, 0
         return logs, self._forgotten[_is_topic(channels.channel or "")]
