@@ -55,7 +55,7 @@ class Room {
     this.scrollTop = null;  // null: at the end
     this.channel = socket.channel(this.topic, () => ({after: this.lastId}));
     this.channel.onMessage = (event, payload) => {
-      this.lastId = payload?.id ?? this.lastId;
+      if (typeof payload?.id === "string") { this.lastId = payload.id; }  // it can be a key of a presence
       return payload;
     };
     this.presence = new Presence(this.channel);

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.channels.helpers import ChannelsSite, serving_channels
+from tests.channels.history_helpers import GapBroker
 from tests.pubsub.redis_server import RealRedis
 from trioglock.channels import Answer, Broadcast, Channel, Channels, Push
-from trioglock.pubsub import Broker, Hub, MemoryBroker, RedisBroker
+from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, RedisBroker
 
 
 class Room(Channel[None]):
@@ -149,6 +151,58 @@ async def test_a_disconnect_reaches_every_process(make_broker: Any) -> None:
             assert [frame async for frame in raw.connection] == []
             assert raw.connection.close_code == 1001
         await other.alive()
+
+
+@pytest.mark.slow
+async def test_a_disconnect_during_an_interruption_of_redis_takes_effect(
+    redis: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = RedisBroker(redis.url)
+    options: Any = {"connect": lambda request: request.params["u"], "id": lambda user: user or None}
+    url = "ws://memory.test/socket/websocket?vsn=2.0.0&u="
+    async with (
+        serving_channels(Room, hub=Hub(broker=broker), **options) as site,
+        site.dial(f"{url}al") as first,
+        site.dial(f"{url}bo") as second,
+        site.dial(url) as without_id,
+    ):
+        redis.send_plainly("CLIENT KILL TYPE pubsub")
+        redis.publish_plainly("trioglock/phoenix:id:al", b"disconnect")
+        for raw in (first, second):
+            assert [frame async for frame in raw.connection] == []
+            assert raw.connection.close_code == 1001
+        await without_id.alive()
+        async with site.dial(f"{url}bo") as again:
+            await trio.sleep(0.05)
+            await again.alive()
+    assert caplog.text.count("will be closed with 1001") == 1
+
+
+async def test_clients_are_not_all_closed_at_once_after_an_interruption(
+    autojump_clock: MockClock,
+) -> None:
+    broker = GapBroker()
+    options: Any = {"connect": lambda request: request.params["u"], "id": lambda user: user}
+    closed: list[float] = []
+
+    async def run_client(site: ChannelsSite, number: int) -> None:
+        url = f"ws://memory.test/socket/websocket?vsn=2.0.0&u={number % 10}"
+        async with site.dial(url) as raw:
+            assert [frame async for frame in raw.connection] == []
+            assert raw.connection.close_code == 1001
+            closed.append(trio.current_time())
+
+    async with (
+        serving_channels(Room, hub=Hub(broker=broker), **options) as site,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(40):
+            nursery.start_soon(run_client, site, number)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        broker.deliver(Gap(1.0))
+        broker.deliver(Gap(1.0))
+    assert [round((one - began) * 200) for one in closed] == list(range(40))
 
 
 async def test_broadcasts_of_one_client_arrive_in_order(make_broker: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -16,7 +17,7 @@ from ..connection import Connection
 from ..connection._sync import ignore
 from ..connection.fanout import Fanout
 from ..disconnect import Disconnect
-from ..errors import UsageError
+from ..errors import ConnectionClosed, UsageError
 from ..frames import Close, Data
 from ..hooks import ConnectionInfo, Reply, Socket
 from ..options import Rate
@@ -116,6 +117,8 @@ class ChannelsSocket(Socket[None, Any]):
         self.id: str | None = id
         self.actors: dict[TopicJoin, ChannelActor] = {}
         """The actors that are joining, and those whose ``terminate`` has not run."""
+        self.closes_later: bool = False
+        """Whether :meth:`close_later` was called."""
         self.frame_size: int = 0
         """The size of the frame that is being handled."""
         self.waiting_size: int = 0
@@ -333,6 +336,16 @@ class ChannelsSocket(Socket[None, Any]):
     def remove(self, actor: ChannelActor) -> None:
         """Forget an actor that was refused, or whose ``terminate`` begins."""
         self.actors.pop(actor.join, None)
+
+    def close_later(self, deadline: float) -> None:
+        """Close the connection with 1001 at a time of trio's clock."""
+        self.closes_later = True
+        with suppress(ConnectionClosed):
+            self.connection.start_soon(self._close_at, deadline)
+
+    async def _close_at(self, deadline: float) -> None:
+        await trio.sleep_until(deadline)
+        self.disconnect(Close(1001))
 
     def disconnect(self, frame: Close) -> None:
         """Close the connection, from any task."""

@@ -11,11 +11,14 @@ The first character tells text from binary: Redis returns binary data that is va
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import trio
 
 from .._hints import describe_value
 from ..connection.fanout import Fanout
@@ -39,6 +42,9 @@ _logger = logging.getLogger("trioglock.channels")
 ORIGIN_BYTE = b"\xff"
 BROADCAST_BYTE = b"\x02"
 DISCONNECT = "disconnect"
+
+CLOSES_PER_SECOND = 200
+"""How many clients with an id are closed after an interruption of the connection to the broker."""
 
 _has_origin = re.compile(r"([0-9a-f]{16}-[0-9]+) (?=\[)").match
 
@@ -113,6 +119,8 @@ class TopicIndex:
         self._process = secrets.token_hex(8)
         self._origins = 0
         self._gap: Gap | None = None
+        self._id_gap: Gap | None = None
+        self._next_close = -math.inf
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -218,6 +226,22 @@ class TopicIndex:
         """Remove an id."""
         if self._ids.get(subscriber.id) is subscriber:
             del self._ids[subscriber.id]
+
+    def close_later(self, sockets: Iterable[ChannelsSocket], gap: Gap) -> None:
+        """Close connections one after the other, so that not all clients return at once."""
+        now = trio.current_time()
+        for socket in sockets:
+            if not socket.closes_later:
+                self._next_close = max(now, self._next_close + 1 / CLOSES_PER_SECOND)
+                socket.close_later(self._next_close)
+        if gap is not self._id_gap:
+            self._id_gap = gap
+            _logger.warning(
+                "the clients with an id will be closed with 1001, because calls of disconnect() "
+                "of the last %.1f seconds may be missing: the connection to the broker was "
+                "interrupted",
+                gap.seconds,
+            )
 
     def deliver_local(
         self, topic: str, frame: Data, *, exclude: Container[ChannelActor] = ()
@@ -360,7 +384,10 @@ class IdSubscriber(Subscriber):
         self._index = index
 
     def put(self, event: Message | Gap) -> None:
-        if not isinstance(event, Gap) and event.data == DISCONNECT and event.channel:
+        if isinstance(event, Gap):
+            # It may have been a message to disconnect them.
+            self._index.close_later(self.sockets, event)
+        elif event.data == DISCONNECT and event.channel:
             for socket in list(self.sockets):
                 socket.disconnect(Close(1001))
 

@@ -12,7 +12,7 @@ class Reader {
     this.socket.connect();
     this.channel = this.socket.channel("room:1", () => ({after: this.lastId}));
     this.channel.onMessage = (event, payload) => {
-      if (payload?.id) { this.lastId = payload.id; }
+      if (typeof payload?.id === "string") { this.lastId = payload.id; }
       return payload;
     };
     this.channel.on("news", (payload) => {

@@ -162,7 +162,9 @@ class ChannelQueue:
         if self._presence is not None and self._presence.receive(event, payload, join_ref):
             return None
         if self._id_field is not None and isinstance(payload, dict):
-            self._last_id = payload.get(self._id_field, self._last_id)
+            event_id = payload.get(self._id_field)
+            if isinstance(event_id, str):  # the keys of presence_state are names of any kind
+                self._last_id = event_id
         items = self.items
         limit = self._max_queue
         if limit is not None and len(items) >= limit:
