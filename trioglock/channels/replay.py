@@ -45,7 +45,7 @@ class Replay(QueuedSubscriber):
         self._member = member
         self._topic = topic
         self._is_sending = True
-        self._has_ended = False
+        self._is_cancelled = False
 
     async def start(self, after: str | None) -> bool:
         """Read the first events.
@@ -84,16 +84,22 @@ class Replay(QueuedSubscriber):
             self.enqueue(event)
         return self._is_sending
 
+    def has_ended(self) -> bool:
+        """Whether no events are waiting. Then the member receives the next ones directly."""
+        if len(self) or self.is_behind:
+            return False
+        self._is_sending = False
+        if not self._expects_duplicates:
+            self._topic.replays.pop(self._member, None)
+        return True
+
     async def send(self) -> None:
         """Send the events until none are waiting."""
         member, count = self._member, 0
-        while not self._has_ended:
+        while not self._is_cancelled:
+            if self.has_ended():
+                return
             if not len(self):
-                if not self.is_behind:
-                    self._is_sending = False
-                    if not self._expects_duplicates:
-                        self._topic.replays.pop(member, None)
-                    return
                 await self.read_history()
                 continue
             event = self.pop()
@@ -121,5 +127,5 @@ class Replay(QueuedSubscriber):
             Fanout.current().schedule()
 
     def end(self) -> None:
-        self._has_ended = True
+        self._is_cancelled = True
         self.clear()
