@@ -81,6 +81,7 @@ class Clients:
         count: int = 1,
         clients: tuple[int, int | None] = (0, None),
         interval: float = 0,
+        wait: bool = False,
     ) -> float:
         """Let clients send ``count`` messages each, one after the reply to the other.
 
@@ -91,6 +92,7 @@ class Clients:
             count: the number of messages.
             clients: which clients, as in a slice.
             interval: seconds between the beginnings of two clients.
+            wait: also wait until the marks of ``watch`` were received.
 
         Returns:
             The seconds.
@@ -105,6 +107,8 @@ class Clients:
             if interval:
                 await asyncio.sleep(interval)
         await asyncio.gather(*asking)
+        if wait:
+            await self.wait()
         return time.perf_counter() - began
 
     async def watch(self, mark: str, total: int, clients: tuple[int, int | None]) -> None:

@@ -184,6 +184,16 @@ calls(
     "pass its method, as in hub.socket",
     lambda: serve(Hub(), "127.0.0.1", 0),  # type: ignore[arg-type]
 )
+calls(
+    "serve(asgi_application)",
+    "asgi_application is an ASGI application: run it with an ASGI server on trio, such as "
+    "hypercorn --worker-class trio",
+    lambda: serve(asgi_application, "127.0.0.1", 0),  # type: ignore[arg-type]
+)
+
+
+async def asgi_application(scope: Any, receive: Any, send: Any) -> None:
+    """An application such as that of Starlette."""
 
 
 class NoSuper(EventSocket[None]):
@@ -455,7 +465,7 @@ async def enter(manager: Any) -> None:
 @pytest.mark.parametrize("name", ENTERED)
 def test_fault_33_a_block_needs_trio(name: str) -> None:
     """Under asyncio the error says how to start trio, without an error of trio's own."""
-    with pytest.raises(Exception, match=r"needs trio: start the program with trio.run") as caught:
+    with pytest.raises(Exception, match=r"needs trio: .* trio.run.*hypercorn") as caught:
         asyncio.run(enter(ENTERED[name]()))
     assert str(caught.value).startswith((f"{name}(...)", "MockServer(...)"))
 

@@ -210,7 +210,8 @@ def require_trio(call: str) -> None:
     if not trio.lowlevel.in_trio_run():
         raise UsageError(
             f"{call} needs trio: start the program with trio.run(main), "
-            "not with asyncio.run(main())"
+            "not with asyncio.run(main()); in an ASGI server, choose its worker for trio, such as "
+            "hypercorn --worker-class trio"
         )
 
 

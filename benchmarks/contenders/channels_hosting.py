@@ -209,10 +209,12 @@ class ChannelsHosting(ABC):
                 if job.way == "diff":
                     assert host.broadcast_diff is not None
                     await host.broadcast_diff()
+                    await clients.wait()
                 else:
                     interval = JOIN_SECONDS / joiners if joiners > 1 else 0
-                    await self._join_presence(host, clients, (members, None), interval)
-                await clients.wait()
+                    await self._join_presence(
+                        host, clients, (members, None), interval=interval, wait=True
+                    )
                 if number >= 0:
                     busy += await host.usage() - began
                 if job.way != "diff":
@@ -224,11 +226,10 @@ class ChannelsHosting(ABC):
         host: ChannelsHost,
         clients: Clients,
         chosen: tuple[int, int | None],
-        interval: float = 0,
+        **options: Any,
     ) -> None:
-        reply = host.dialect.reply
-        ask = {"text": PRESENCE_JOIN, "reply": reply, "clients": chosen, "interval": interval}
-        await clients.call("ask", **ask)
+        ask = {"text": PRESENCE_JOIN, "reply": host.dialect.reply, "clients": chosen}
+        await clients.call("ask", **ask, **options)
 
     async def _leave_presence(
         self, host: ChannelsHost, clients: Clients, members: int, joiners: int

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import ClassVar
+from weakref import WeakSet
 
 import trio
 
@@ -131,3 +134,41 @@ class SlowSession(BrokerSession):
         self._queue.clear()
         self.topic_history.advance(self._broker.log.last)
         self._deliver(Gap(1.0, self.topic_history.last))
+
+
+class CountedText(str):
+    """A text whose copies in memory can be counted."""
+
+    living: ClassVar[WeakSet[CountedText]] = WeakSet()
+
+    def __new__(cls, text: str) -> CountedText:
+        counted = super().__new__(cls, text)
+        cls.living.add(counted)
+        return counted
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+class CopyingHistory(SlowHistory):
+    """Returns a copy of each message, as a remote server does."""
+
+    async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
+        missed = await super().after(message_id, channels, count)
+        return replace(missed, messages=tuple(map(self._copy, missed.messages)))
+
+    def _copy(self, message: Message) -> Message:
+        assert isinstance(message.data, str)
+        return replace(message, data=CountedText(message.data))
+
+
+class CopyingBroker(SlowBroker):
+    """Its history returns copies."""
+
+    @asynccontextmanager
+    async def open_with_topics(
+        self, name: str, deliver: Deliver, find_retention: FindRetention
+    ) -> AsyncIterator[BrokerSession]:
+        async with super().open_with_topics(name, deliver, find_retention) as session:
+            session.topic_history = CopyingHistory(self)
+            yield session

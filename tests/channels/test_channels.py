@@ -10,7 +10,7 @@ import pytest
 from tests.channels.helpers import serving_channels
 from trioglock.channels import Answer, Broadcast, Channel, Channels, ConnectRequest, JoinRefused
 from trioglock.channels.routes import ChannelRoutes
-from trioglock.errors import HandshakeRefused, InvalidOption
+from trioglock.errors import HandshakeRefused, InvalidOption, UsageError
 from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub
 
@@ -68,6 +68,12 @@ async def test_a_chat_with_authentication_broadcasts_and_a_forced_disconnect() -
                 "ws://memory.test/socket/websocket?vsn=2.0.0&token=wrong", reconnect=False
             ):
                 pass
+
+
+async def test_disconnect_without_ids_is_an_error() -> None:
+    async with serving_channels(Room) as site:
+        with pytest.raises(UsageError, match=r"^connections have no ids: .* id=lambda user"):
+            await site.channels.disconnect("user:7")
 
 
 async def test_a_broadcast_from_a_hook_reaches_all_clients_including_the_sender() -> None:

@@ -12,7 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.channels.helpers import ChannelsSite, RawPhoenix, serving_channels
-from tests.channels.history_helpers import GapBroker, SlowBroker
+from tests.channels.history_helpers import CopyingBroker, CountedText, GapBroker, SlowBroker
 from tests.protocols.clock import MOCK_CLOCK
 from tests.server.helpers import LockstepListener
 from trioglock import Gap, InvalidOption, UsageError
@@ -420,6 +420,54 @@ async def test_a_slow_member_receives_a_long_history_and_all_live_events_in_orde
         numbers = [(await slow.receive())[4]["n"] for _ in range(600)]
         assert numbers == list(range(600))
         await slow.alive()
+
+
+async def test_replays_to_a_client_that_does_not_read_need_little_memory() -> None:
+    """The pages of 30 topics would be 48 MB; the client receives all events when it reads."""
+    async with (
+        serving(
+            hub=Hub(broker=CopyingBroker()),
+            listener=LockstepListener(),
+            serve_options={"write_limit": 5_000},
+        ) as site,
+        site.dial(max_queue=1) as slow,
+    ):
+        topics = [f"latest:{number}" for number in range(30)]
+        for topic in topics:
+            for number in range(16):
+                payload = {"n": number, "text": "x" * 100_000}
+                await site.channels.broadcast(topic, "news", payload)
+        for topic in topics:
+            await slow.send("1", topic, topic, "phx_join", {"after": 0})
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert sum(map(len, CountedText.living)) < 500_000
+        numbers: dict[str, list[int]] = {topic: [] for topic in topics}
+        for _ in range(30 * 17):
+            _, _, topic, event, payload = await slow.receive()
+            if event == "news":
+                numbers[topic].append(payload["n"])
+        assert numbers == {topic: list(range(16)) for topic in topics}
+        await slow.alive()
+
+
+async def test_a_slow_hook_does_not_delay_the_replays_of_other_topics() -> None:
+    class Stuck(Room):
+        intercept = ("news",)
+
+        async def handle_out(self, event: str, payload: Any, state: None) -> Any:
+            await trio.sleep_forever()
+
+    routes: dict[str, type[Channel[Any]]] = {**ROUTES, "stuck": Stuck}
+    async with serving_channels(routes) as site, site.dial() as raw:
+        for topic in ("stuck", "room:1"):
+            for number in range(5):
+                payload = {"n": number, "text": "x" * 100_000}
+                await site.channels.broadcast(topic, "news", payload)
+        await rejoin(raw, 0, "stuck")
+        await rejoin(raw, 0)
+        with trio.fail_after(5):
+            assert [(await raw.receive())[4]["n"] for _ in range(5)] == list(range(5))
 
 
 async def test_a_replay_that_is_overtaken_by_the_history_ends_in_phx_error(

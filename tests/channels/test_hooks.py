@@ -27,6 +27,8 @@ from trioglock.channels import (
 )
 from trioglock.channels.actor import MAX_PENDING
 from trioglock.errors import ConnectionClosedError, EncodeError, InvalidOption, UsageError
+from trioglock.hooks import Stop as SocketStop
+from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub
 from trioglock.routing import Router
 
@@ -566,6 +568,9 @@ class Fine(Channel[None]):
         ((Answer("ok", object()), 0), ""),
         ((Broadcast("x", object()), 0), ""),
         (((Answer("ok"), "more"), 0), "must return a result"),
+        (({"a": 1}, 0), 'to answer a push, return Answer("ok", {...}), state'),
+        ({"a": 1}, 'to answer a push, return Answer("ok", {...}), state'),
+        ((SocketStop(), 0), "which is trioglock.Stop: return trioglock.channels.Stop"),
     ],
 )
 async def test_a_result_of_the_wrong_shape_is_like_an_exception(
@@ -584,6 +589,39 @@ async def test_a_result_of_the_wrong_shape_is_like_an_exception(
         await raw.alive()
     assert text in caplog.text
     assert len(Room.ends) == 1
+
+
+@pytest.mark.parametrize(
+    ("mistake", "hint"),
+    [
+        ("raise client's", "To refuse a client, raise trioglock.channels.JoinRefused"),
+        (
+            "raise client's with one argument",
+            "To refuse a client, raise trioglock.channels.JoinRefused",
+        ),
+        ("return", "raise trioglock.channels.JoinRefused, do not return it"),
+        ("return with state", "raise trioglock.channels.JoinRefused, do not return it"),
+    ],
+)
+async def test_a_join_that_is_refused_in_another_way_crashes_with_a_hint(
+    mistake: str, hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Room(Recording):
+        def join(self, topic: str, payload: Any, user: Any) -> Any:
+            response = {"reason": "no"}
+            if mistake == "raise client's":
+                raise phoenix.JoinRefused(topic, response)
+            if mistake == "raise client's with one argument":
+                raise phoenix.JoinRefused(response)  # type: ignore[call-arg, arg-type]
+            refused = JoinRefused(response)
+            return refused if mistake == "return" else (refused, 0)
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        reply = await raw.ask("1", "1", "room:1", "phx_join", {})
+        assert reply[4] == {"response": {"reason": "join crashed"}, "status": "error"}
+        await raw.alive()
+    assert hint in caplog.text
+    assert Room.ends == []
 
 
 async def test_only_handle_in_can_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from trioglock.channels import (
     Channel,
     Channels,
     ConnectRequest,
+    Credentials,
     JoinRefused,
     Push,
     Stop,
@@ -441,6 +443,32 @@ async def test_another_version_of_the_protocol_gets_403_with_an_empty_body(query
     async with serving_channels(Facts) as site:
         error = await refusal(site, f"/socket/websocket{query}")
         assert (error.status, error.body) == (403, b"")
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("/socket/websocket", "refused with 403: the parameter vsn is missing"),
+        ("/socket/websocket?vsn=1.0.0", "refused with 403: vsn must be 2.0.0, not '1.0.0'"),
+        ("/socket/websocket?vsn=2.0.0", "refused with 403: connect has returned no user"),
+        (
+            "/socket/websocket?vsn=2.0.0&expired=1",
+            "refused with 403: the credentials have expired",
+        ),
+        ("/socket", "refused with 404: the path does not end with /websocket"),
+    ],
+)
+async def test_the_log_says_why_a_client_was_refused(
+    url: str, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def authenticate(request: ConnectRequest) -> Credentials | None:
+        return Credentials("al", 1) if "expired" in request.params else None
+
+    caplog.set_level(logging.INFO, "trioglock.channels")
+    async with serving_channels(Facts, connect=authenticate) as site:
+        await refusal(site, url)
+    (message,) = [one.getMessage() for one in caplog.records if one.name == "trioglock.channels"]
+    assert message.endswith(f": {line}")
 
 
 async def test_another_origin_gets_403() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -454,6 +455,35 @@ async def test_a_subscription_that_is_behind_ends_with_the_hub(broker: Maker) ->
         assert len([event async for event in subscription]) <= 2
 
 
+async def test_the_channels_that_were_quiet_longest_are_forgotten(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond ``history_bytes``, also those that are kept without a time limit."""
+    broker = MemoryBroker(history=10, history_seconds=None, history_bytes=2**18)
+    async with Hub(broker=broker) as hub:
+        start = hub.history.last
+        await hub.publish("one", channel="quiet")
+        await hub.publish("one", channel="busy")
+        tracemalloc.start()
+        for number in range(2000):
+            await hub.publish("one", channel=f"channel {number}")
+            if number % 20 == 0:
+                await hub.publish(str(number), channel="busy")
+        assert tracemalloc.get_traced_memory()[0] < 2**20
+        tracemalloc.stop()
+        missed = await hub.history.after(start, ChannelFilter("quiet"), 10)
+        assert (missed.messages, missed.complete) == ((), False)
+        latest = await hub.history.latest(ChannelFilter("busy"), 10)
+        assert [one.data for one in latest] == [str(number) for number in range(1800, 2000, 20)]
+        assert latest[0].id is not None
+        assert (await hub.history.after(latest[0].id, ChannelFilter("busy"), 10)).complete
+        for _ in range(10):
+            await hub.publish("x" * 25_000, channel="loud")
+        assert len(await hub.history.latest(ChannelFilter("loud"), 10)) == 5
+        assert (await hub.history.latest(ChannelFilter("channel 1999"), 10)) != []
+    assert caplog.text.count("the history has reached 256 KiB") == 1
+
+
 @pytest.mark.parametrize("options", [{"history": 0}, {"history": 5, "history_seconds": 0}])
 def test_invalid_arguments(options: dict[str, Any]) -> None:
     for make in (MemoryBroker, RedisBroker):
@@ -480,7 +510,7 @@ async def test_channels_are_removed_after_their_own_time(autojump_clock: MockClo
         history.add(f"short {number}", "one", Retention(10, 1))
         await trio.sleep(0.5)
     last = history.add("long", "two", Retention(10, 1000))
-    assert len(history._logs) <= 5
+    assert len(history._others.by_channel) <= 5
     assert (await history.after("0", ChannelFilter("short 5", everyone=False), 9)).complete is False
     assert first.id is not None
     missed = await history.after(first.id, ChannelFilter("long", everyone=False), 9)

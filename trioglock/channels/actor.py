@@ -31,8 +31,9 @@ from ..errors import (
 from ..frames import Data
 from ..gap import Gap
 from ..protocols.phoenix.errors import ChannelClosed
+from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..protocols.phoenix.message import PhoenixMessage, check_event
-from .channel import Channel, ChannelHookTable, ClientEvent, split_outcome
+from .channel import Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
 from .history import GAP
 from .machine import JoinState, ServerMachine, TopicJoin
 from .outgoing import OutgoingFrames
@@ -204,6 +205,8 @@ class ChannelActor:
             if hooks.join_is_async:
                 returned = await returned
             response, state = split_outcome(f"{hooks.name}.join", returned, "response")
+            if isinstance(response, JoinRefused):
+                raise BadHookResult(f"{hooks.name}.join has failed{result_hint(response)}")
             if not (history is None or isinstance(response, dict)):
                 raise BadHookResult(
                     f"{hooks.name}.join must return a dict as the response, because the class has "
@@ -211,7 +214,12 @@ class ChannelActor:
                 )
         except JoinRefused as refusal:
             self._refuse(refusal.response)
-        except Exception:
+        except Exception as mistake:
+            # With one argument, the client's class raises TypeError.
+            if isinstance(mistake, ClientJoinRefused) or (
+                isinstance(mistake, TypeError) and "JoinRefused.__init__()" in str(mistake)
+            ):
+                mistake.add_note("To refuse a client, raise trioglock.channels.JoinRefused.")
             self._log_join()
             self._refuse(None)
         except BaseException:  # the client joins again, or the connection is ending
@@ -540,7 +548,7 @@ class ChannelActor:
             else:
                 raise BadHookResult(
                     f"{name} must return a result of None, Answer, Push, Broadcast or Stop, or a "
-                    f"tuple of these, not {shorten(one)}"
+                    f"tuple of these, not {shorten(one)}{result_hint(one)}"
                 )
         return None
 

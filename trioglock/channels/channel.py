@@ -12,10 +12,12 @@ from .._redact import label, shorten
 from .._types import StateT
 from ..errors import BadHookResult, InvalidOption, UsageError
 from ..hooks import MaybeAwaitable
+from ..hooks import Stop as SocketStop
+from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..routing import Router
 from ..routing.router import ignore, is_async
 from .history import History
-from .results import Answer, Broadcast, ChannelResult, EndReason, Push, Stop
+from .results import Answer, Broadcast, ChannelResult, EndReason, JoinRefused, Push, Stop
 
 if TYPE_CHECKING:
     from .actor import ChannelActor
@@ -26,6 +28,7 @@ __all__ = [
     "ClientEvent",
     "HookOutcome",
     "hook_table",
+    "result_hint",
     "split_outcome",
 ]
 
@@ -356,4 +359,18 @@ def split_outcome(name: str, returned: Any, first: str = "result") -> tuple[Any,
         if inspect.iscoroutine(returned):
             returned.close()
         raise BadHookResult(f"{name} returned an awaitable; declare it with async def")
-    raise BadHookResult(f"{name} must return a tuple ({first}, state), not {shorten(returned)}")
+    raise BadHookResult(
+        f"{name} must return a tuple ({first}, state), not {shorten(returned)}"
+        f"{result_hint(returned, first)}"
+    )
+
+
+def result_hint(value: object, first: str = "result") -> str:
+    """Return a hint about a wrong result; "" if there is none."""
+    if isinstance(value, JoinRefused | ClientJoinRefused):
+        return "; raise trioglock.channels.JoinRefused, do not return it"
+    if isinstance(value, SocketStop):
+        return ", which is trioglock.Stop: return trioglock.channels.Stop"
+    if isinstance(value, dict) and first == "result":
+        return '; to answer a push, return Answer("ok", {...}), state'
+    return ""

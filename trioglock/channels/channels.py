@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from .._hints import describe_value
-from ..errors import InvalidOption
+from ..errors import InvalidOption, UsageError
 from ..frames import Data
 from ..options import Rate, check_whole
 from ..protocols.phoenix.message import check_event, check_topic
@@ -113,6 +113,7 @@ class Channels:
         if self._routes.has_history:
             hub._keep_topics(self._find_retention)  # noqa: SLF001 - a part of the package
         self._has_presence = False
+        self._has_ids = id is not None
         options = SocketOptions(
             routes=self._routes,
             index=self._index,
@@ -170,7 +171,8 @@ class Channels:
     async def disconnect(self, id: str) -> None:  # noqa: A002 - the term of Phoenix
         """Close the connections with an id, in every process with this hub, with code 1001.
 
-        Phoenix clients connect again, so that ``connect`` can refuse them.
+        Phoenix clients connect again, so that ``connect`` can refuse them. Whether there is such a
+        connection is not known: this method returns None in any case.
 
         Args:
             id: the id, as returned by the function ``id``.
@@ -178,8 +180,13 @@ class Channels:
         Raises:
             InvalidOption: ``id`` is not a str.
             BrokerUnavailable, BrokerError: the broker has not accepted the message.
-            UsageError: the hub is not open.
+            UsageError: the hub is not open, or this object has no function ``id``.
         """
+        if not self._has_ids:
+            raise UsageError(
+                "connections have no ids: pass a function to Channels, such as "
+                "Channels(..., id=lambda user: user.name)"
+            )
         await self.hub.publish(DISCONNECT, id_channel(id))
 
     def _find_retention(self, channel: str) -> Retention | None:

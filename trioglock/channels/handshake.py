@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import inspect
+import logging
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
-from .._redact import redact_repr
+from .._redact import redact_repr, shorten
 from ..errors import BadHookResult
 from ..headers import Headers
 from ..hooks import Socket
@@ -24,6 +25,8 @@ from .credentials import has_expired, split_credentials
 from .socket import ChannelsSocket
 
 __all__ = ["Authenticate", "ChannelsTarget", "ConnectRequest", "Identify"]
+
+_logger = logging.getLogger("trioglock.channels")
 
 _is_supported = re.compile(r"2\.0\.[0-9]+").fullmatch
 """Phoenix uses this protocol for all versions that match ``~> 2.0.0``."""
@@ -107,19 +110,24 @@ class ChannelsTarget(HandshakeTarget):
 
     async def _admit(self, request: Request) -> object:
         if not request.path.endswith(PATH_END):
-            return Response(404)
+            return _refuse(request, 404, f"the path does not end with {PATH_END}")
         params = dict(parse_qsl(request.query, keep_blank_values=True))
         # Without vsn, Phoenix would use an older protocol.
-        if not _is_supported(params.pop("vsn", "")):
-            return Response(403)
+        vsn = params.pop("vsn", None)
+        if vsn is None:
+            return _refuse(request, 403, "the parameter vsn is missing")
+        if not _is_supported(vsn):
+            return _refuse(request, 403, f"vsn must be 2.0.0, not {shorten(vsn)}")
         user, expires_at = None, math.inf
         if self._connect is not None:
             returned = self._connect(_make_request(request, params))
             if inspect.isawaitable(returned):
                 returned = await returned
             user, expires_at = split_credentials(returned)
-            if user is None or has_expired(expires_at):
-                return Response(403)
+            if user is None:
+                return _refuse(request, 403, "connect has returned no user")
+            if has_expired(expires_at):
+                return _refuse(request, 403, "the credentials have expired")
         id = None if self._identify is None else self._identify(user)  # noqa: A001
         if not (id is None or isinstance(id, str)):
             raise BadHookResult(f"id must return a str or None, not {type(id).__name__}")
@@ -128,6 +136,11 @@ class ChannelsTarget(HandshakeTarget):
     def _make_socket(self, admitted: object) -> Socket[Any, Any]:
         assert isinstance(admitted, Admitted)
         return self._make(*admitted)
+
+
+def _refuse(request: Request, status: int, reason: str) -> Response:
+    _logger.info("%s: refused with %d: %s", request.peer or "a client", status, reason)
+    return Response(status)
 
 
 def _make_request(request: Request, params: Mapping[str, str]) -> ConnectRequest:

@@ -39,6 +39,7 @@ class OutgoingFrames:
         "_emptied",
         "_max_bytes",
         "_max_queue",
+        "_page_lock",
         "_queue",
         "_size",
         "replied",
@@ -56,6 +57,14 @@ class OutgoingFrames:
         self._queue: deque[Data | PreparedMessage] | None = None
         self._size = 0
         self._emptied: trio.lowlevel.ParkingLot | None = None
+        self._page_lock: trio.Lock | None = None
+
+    @property
+    def page_lock(self) -> trio.Lock:
+        """Held by the replay that has read a page: the other replays of the client read later."""
+        if self._page_lock is None:
+            self._page_lock = trio.Lock()
+        return self._page_lock
 
     @property
     def waiting(self) -> bool:

@@ -8,7 +8,7 @@ import trio
 
 from ..connection.fanout import Fanout
 from ..pubsub import Gap, Hub, Message
-from ..pubsub.history import id_before, parse_id
+from ..pubsub.history import PAGE_BYTES, id_before, parse_id, size_of
 from ..pubsub.message import Event
 from ..pubsub.patterns import ChannelFilter
 from ..pubsub.queue import make_queue
@@ -24,6 +24,10 @@ __all__ = ["Replay"]
 EVENTS_PER_TURN = 64
 """Number of events after which other tasks run."""
 
+MAX_EARLY = 2**14
+"""Total size of events that are kept between the response to a join and their turn. More than that
+is read again when it can be sent."""
+
 
 class Replay(QueuedSubscriber):
     """Sends the events that one member has missed, and then those that have arrived meanwhile.
@@ -37,7 +41,8 @@ class Replay(QueuedSubscriber):
     """
 
     def __init__(self, member: ChannelActor, topic: TopicSubscriber, hub: Hub) -> None:
-        queue = make_queue(hub.max_queue, "resume", max_bytes=hub.max_queue_bytes, gaps=True)
+        max_bytes = min(hub.max_queue_bytes, PAGE_BYTES)
+        queue = make_queue(hub.max_queue, "resume", max_bytes=max_bytes, gaps=True)
         history = hub._topic_history()  # noqa: SLF001 - a part of the package
         channels = ChannelFilter(topic.channel, literal=True, everyone=False)
         super().__init__(channels, queue, hub.counters, history)
@@ -68,10 +73,15 @@ class Replay(QueuedSubscriber):
                 position = id_before(latest.id)
         self.resume_after(position)
         await self.read_history(required=True)
-        if not (self._replay and isinstance(self._replay[-1], Gap)):
-            return False
-        self._replay.pop()
-        return after is not None and after != EVERYTHING
+        has_gap = bool(self._replay) and isinstance(self._replay[-1], Gap)
+        if has_gap:
+            position = self._replay.pop().id or position
+        if size_of(self._replay) > MAX_EARLY:
+            self._replay.clear()
+            self._skip_until = None
+            self.queue.discard(None)
+            self.resume_after(position)
+        return has_gap and after is not None and after != EVERYTHING
 
     def put(self, event: Event) -> None:
         self.take(event)
@@ -84,8 +94,8 @@ class Replay(QueuedSubscriber):
             self.enqueue(event)
         return self._is_sending
 
-    def has_ended(self) -> bool:
-        """Whether no events are waiting. Then the member receives the next ones directly."""
+    def finish(self) -> bool:
+        """Let the member receive the next events directly, if none are waiting; return whether."""
         if len(self) or self.is_behind:
             return False
         self._is_sending = False
@@ -95,13 +105,21 @@ class Replay(QueuedSubscriber):
 
     async def send(self) -> None:
         """Send the events until none are waiting."""
-        member, count = self._member, 0
-        while not self._is_cancelled:
-            if self.has_ended():
-                return
-            if not len(self):
-                await self.read_history()
+        while not (self._is_cancelled or self.finish()):
+            if len(self):
+                await self._send_waiting()
                 continue
+            # A client with many topics does not make the server keep a page for each.
+            async with self._member.outgoing.page_lock:
+                await self._member.outgoing.wait_space()
+                if not self._is_cancelled:
+                    await self.read_history()
+                    if not self._member.hooks.intercept:  # a hook may take its time
+                        await self._send_waiting()
+
+    async def _send_waiting(self) -> None:
+        member, count = self._member, 0
+        while len(self) and not self._is_cancelled:
             event = self.pop()
             if isinstance(event, Gap):
                 member.lose_events(event)

@@ -185,7 +185,7 @@ class TopicIndex:
         """Send the events of :meth:`start_replay`, and those that have followed, if any."""
         subscriber = self._topics.get(member.join.topic)
         replay = None if subscriber is None else subscriber.replays.get(member)
-        if replay is not None and not replay.has_ended():
+        if replay is not None and not replay.finish():
             with suppress(ConnectionClosed):
                 member.connection.start_soon(replay.send)
 

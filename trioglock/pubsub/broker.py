@@ -13,7 +13,9 @@ import trio
 from ..connection.fanout import Fanout
 from ..errors import UsageError
 from ..frames import Data
+from ..options import check_whole
 from .history import (
+    HISTORY_BYTES,
     FindRetention,
     MemoryHistory,
     MessageHistory,
@@ -140,15 +142,24 @@ class MemoryBroker(Broker):
             keeps none. The channel ``incoming`` has no history, and topics of
             :mod:`trioglock.channels` have their own.
         history_seconds: how long they are kept; None for no limit.
+        history_bytes: total size in memory of all these messages, and as much for those of topics.
+            Beyond it, the channels that have been quiet longest are forgotten, which is a gap for
+            their subscribers. One channel may have half of it.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
     """
 
     def __init__(
-        self, *, history: int | None = None, history_seconds: float | None = HISTORY_SECONDS
+        self,
+        *,
+        history: int | None = None,
+        history_seconds: float | None = HISTORY_SECONDS,
+        history_bytes: int = HISTORY_BYTES,
     ) -> None:
         check_history(history, history_seconds)
+        check_whole("history_bytes", history_bytes, least=1, none=False)
+        self._history_bytes = history_bytes
         self._retention = None if history is None else Retention(history, history_seconds)
         self._exchanges: dict[str, MemoryExchange] = {}
 
@@ -165,7 +176,9 @@ class MemoryBroker(Broker):
         self, name: str, deliver: Deliver, topics: FindRetention | None
     ) -> AsyncIterator[BrokerSession]:
         await trio.lowlevel.checkpoint()
-        exchange = self._exchanges.setdefault(name, MemoryExchange())
+        exchange = self._exchanges.get(name)
+        if exchange is None:
+            exchange = self._exchanges[name] = MemoryExchange(self._history_bytes)
         session = MemorySession(exchange, find_retention(self._retention, topics))
         session.history = None if self._retention is None else exchange.history
         session.topic_history = None if topics is None else exchange.history
@@ -179,8 +192,8 @@ class MemoryBroker(Broker):
 class MemoryExchange:
     """What all hubs with the same name share."""
 
-    def __init__(self) -> None:
-        self.history: MemoryHistory = MemoryHistory()
+    def __init__(self, history_bytes: int) -> None:
+        self.history: MemoryHistory = MemoryHistory(history_bytes)
         self.members: dict[Deliver, None] = {}
         # These describe the current turn of the scheduler.
         self._turn = -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from abc import ABC, abstractmethod
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
+from sys import getsizeof
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -18,10 +20,11 @@ import trio
 from ..errors import InvalidOption
 from ..frames import Data
 from ..options import check_seconds, check_whole
-from .message import INCOMING, TOPIC_PREFIX, Message
+from .message import EVERYONE, INCOMING, TOPIC_PREFIX, Event, Message
 from .patterns import ChannelFilter
 
 __all__ = [
+    "HISTORY_BYTES",
     "FindRetention",
     "MemoryHistory",
     "MessageHistory",
@@ -35,12 +38,24 @@ __all__ = [
     "id_after",
     "id_before",
     "parse_id",
+    "size_of",
 ]
 
 MAX_PAGE = 256
 """Maximum number of messages that are read at a time."""
 
-PAGE_BYTES = 2**20
+PAGE_BYTES = 2**18
+"""Intended size of the messages that are read at a time."""
+
+HISTORY_BYTES = 2**28
+"""By default, the total size in memory of all messages of topics, and of those of other channels,
+as far as they are in this process."""
+
+ENTRY_SIZE = 320
+LOG_SIZE = 1500
+"""Approximate size of an entry of a log without its data, and of a log without entries."""
+
+_logger = logging.getLogger("trioglock.pubsub")
 
 MAX_NUMBER = 2**64 - 1
 """The greatest number in an id of Redis Streams."""
@@ -110,6 +125,11 @@ class MissedMessages:
         return id_before(self.messages[0].id)
 
 
+def size_of(events: Iterable[Event]) -> int:
+    """Return the total size of messages."""
+    return sum(len(event.data) for event in events if isinstance(event, Message))
+
+
 class PageSize:
     """The number of messages to read at a time, so that they have about ``PAGE_BYTES`` bytes."""
 
@@ -120,9 +140,9 @@ class PageSize:
 
     def adapt(self, messages: Iterable[Message]) -> None:
         """Choose the next count from the size of the messages just read."""
-        size = sum(len(message.data) for message in messages)
+        size = size_of(messages)
         if size > PAGE_BYTES:
-            self.count = max(1, self.count // 4)
+            self.count = max(1, self.count * PAGE_BYTES // size)
         elif 2 * size <= PAGE_BYTES:
             self.count = min(2 * self.count, MAX_PAGE)
 
@@ -177,19 +197,31 @@ class ChannelLog:
     Args:
         retention: which of them are kept.
         trimmed: number of the newest message that is not kept, or of a later one.
+        max_bytes: total size in memory beyond which the oldest messages are removed.
     """
 
-    __slots__ = ("entries", "seconds", "trimmed")
+    __slots__ = ("_limit", "_max_bytes", "entries", "seconds", "size", "trimmed")
 
-    def __init__(self, retention: Retention, trimmed: int) -> None:
-        self.entries: deque[tuple[int, float, Message]] = deque(maxlen=retention.limit)
+    def __init__(self, retention: Retention, trimmed: int, max_bytes: int) -> None:
+        self.entries: deque[tuple[int, float, Message]] = deque()
         self.seconds: float | None = retention.seconds
         self.trimmed: int = trimmed
+        self.size: int = LOG_SIZE
+        """The approximate size in memory, in bytes."""
+        self._limit = retention.limit
+        self._max_bytes = max_bytes
 
     def add(self, number: int, now: float, message: Message) -> None:
-        if len(self.entries) == self.entries.maxlen:
-            self.trimmed = self.entries[0][0]
         self.entries.append((number, now, message))
+        self.size += _memory_of(message)
+        while len(self.entries) > 1 and (
+            len(self.entries) > self._limit or self.size > self._max_bytes
+        ):
+            self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        self.trimmed, _, message = self.entries.popleft()
+        self.size -= _memory_of(message)
 
     def expire(self, now: float) -> None:
         """Remove messages that are too old."""
@@ -197,7 +229,7 @@ class ChannelLog:
             return
         deadline = now - self.seconds
         while self.entries and self.entries[0][1] < deadline:
-            self.trimmed = self.entries.popleft()[0]
+            self._remove_oldest()
 
     def after(self, number: int, count: int) -> Iterable[tuple[int, float, Message]]:
         """Return the first entries after a number."""
@@ -205,21 +237,99 @@ class ChannelLog:
         return islice(self.entries, start, start + count)
 
 
-class MemoryHistory(MessageHistory):
-    """A history in this process."""
+class ChannelLogs:
+    """The logs of one kind of channels, such as topics.
 
-    def __init__(self) -> None:
+    Args:
+        max_bytes: total size in memory beyond which the channels that have been quiet longest are
+            forgotten. One channel may have half of it.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.by_channel: dict[str, ChannelLog] = {}
+        self.forgotten: int = 0
+        """Number of the newest message in the logs that were removed."""
+        self._max_bytes = max_bytes
+        self._size = 0
+        # Those that are kept for the same time. The one that has been quiet longest comes first.
+        self._by_seconds: dict[float | None, OrderedDict[str, ChannelLog]] = {}
+        self._has_warned = False
+
+    def add(self, number: int, now: float, message: Message, retention: Retention) -> None:
+        """Add a message, and forget channels if necessary."""
+        channel = message.channel
+        log = self.by_channel.get(channel)
+        if log is None:
+            log = ChannelLog(retention, self.forgotten, self._max_bytes // 2)
+            self.by_channel[channel] = log
+            self._by_seconds.setdefault(log.seconds, OrderedDict())[channel] = log
+            self._size += log.size
+        self._by_seconds[log.seconds].move_to_end(channel)
+        before = log.size
+        log.add(number, now, message)
+        self._size += log.size - before
+        while self._size > self._max_bytes and len(self.by_channel) > 1:
+            self._forget_quietest()
+
+    def expire(self, now: float) -> None:
+        """Remove messages that are too old, and logs without messages."""
+        for logs in self._by_seconds.values():
+            while logs:
+                log = next(iter(logs.values()))
+                self.expire_log(log, now)
+                if log.entries:
+                    break
+                self._forget_first(logs, log.trimmed)
+
+    def expire_log(self, log: ChannelLog, now: float) -> None:
+        """Remove the messages of one log that are too old."""
+        before = log.size
+        log.expire(now)
+        self._size += log.size - before
+
+    def _forget_quietest(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            _logger.warning(
+                "the history has reached %d KiB: the channels that have been quiet longest are "
+                "forgotten",
+                self._max_bytes >> 10,
+            )
+        number, logs = min(
+            (
+                (next(iter(logs.values())).entries[-1][0], logs)
+                for logs in self._by_seconds.values()
+                if logs
+            ),
+            key=itemgetter(0),
+        )
+        self._forget_first(logs, number)
+
+    def _forget_first(self, logs: OrderedDict[str, ChannelLog], newest: int) -> None:
+        channel, log = logs.popitem(last=False)
+        del self.by_channel[channel]
+        self._size -= log.size
+        self.forgotten = max(self.forgotten, newest)
+
+
+class MemoryHistory(MessageHistory):
+    """A history in this process.
+
+    Args:
+        max_bytes: as for :class:`ChannelLogs`, for each kind of channels.
+    """
+
+    def __init__(self, max_bytes: int = HISTORY_BYTES) -> None:
         # The ids of one process never overlap with those of an earlier one.
         self._started = time.time_ns() // 1_000_000
         self._count = 0
         # Each trio.run() has a clock of its own. The times here continue from one to the next.
         self._clock: trio.abc.Clock | None = None
         self._clock_offset = self._newest = 0.0
-        self._logs: dict[str, ChannelLog] = {}
-        # Those that are kept for the same time. The one that has been quiet longest comes first.
-        self._by_seconds: dict[float, OrderedDict[str, ChannelLog]] = {}
-        # Number of the newest message of the logs that were removed, of topics and of others.
-        self._forgotten = {True: 0, False: 0}
+        self._topics = ChannelLogs(max_bytes)
+        self._everyone = ChannelLogs(max_bytes)  # most subscribers need this channel, too
+        self._others = ChannelLogs(max_bytes)
+        self._kinds = (self._topics, self._everyone, self._others)
         self.advance(self._id(0))
 
     def _id(self, number: int) -> str:
@@ -232,47 +342,43 @@ class MemoryHistory(MessageHistory):
             self._clock_offset = max(time.monotonic(), self._newest) - clock.current_time()
         return clock.current_time() + self._clock_offset
 
+    def _kind_of(self, channel: str) -> ChannelLogs:
+        if channel == EVERYONE:
+            return self._everyone
+        return self._topics if channel.startswith(TOPIC_PREFIX) else self._others
+
     def add(self, channel: str, data: Data, retention: Retention) -> Message:
         """Append a message and return it with its id."""
         self._count += 1
         message_id = self._id(self._count)
         message = Message(channel, data, message_id)
         self.advance(message_id)
-        log = self._logs.get(channel)
-        if log is None:
-            log = ChannelLog(retention, self._forgotten[_is_topic(channel)])
-            self._logs[channel] = log
-            if log.seconds is not None:
-                self._by_seconds.setdefault(log.seconds, OrderedDict())[channel] = log
         self._newest = self._now()
-        log.add(self._count, self._newest, message)
-        if log.seconds is not None:
-            self._by_seconds[log.seconds].move_to_end(channel)
-        self._expire()
+        self._kind_of(channel).add(self._count, self._newest, message, retention)
+        for kind in self._kinds:
+            kind.expire(self._newest)
         return message
-
-    def _expire(self) -> None:
-        now = self._now()
-        for logs in self._by_seconds.values():
-            while logs:
-                channel, log = next(iter(logs.items()))
-                log.expire(now)
-                if log.entries:
-                    break
-                kind = _is_topic(channel)
-                self._forgotten[kind] = max(self._forgotten[kind], log.trimmed)
-                del logs[channel], self._logs[channel]
 
     def _wanted(self, channels: ChannelFilter) -> tuple[list[ChannelLog], int]:
         """Return the logs of channels, and the number of a message up to which others may exist."""
-        self._expire()
-        names = list(self._logs if channels.channel is None else channels.names())
-        logs = [log for name in names if channels(name) and (log := self._logs.get(name))]
-        for log in logs:
-            log.expire(self._now())
-        if channels.channel is not None and len(logs) == len(names):
-            return logs, 0
-        return logs, self._forgotten[_is_topic(channels.channel or "")]
+        now = self._now()
+        for kind in self._kinds:
+            kind.expire(now)
+        if channels.channel is None:
+            names = [name for kind in self._kinds for name in kind.by_channel if channels(name)]
+            forgotten = max(self._everyone.forgotten, self._others.forgotten)
+        else:
+            names, forgotten = list(channels.names()), 0
+        found = list[ChannelLog]()
+        for name in names:
+            kind = self._kind_of(name)
+            log = kind.by_channel.get(name)
+            if log is None:
+                forgotten = max(forgotten, kind.forgotten)
+            else:
+                kind.expire_log(log, now)
+                found.append(log)
+        return found, forgotten
 
     async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
         position = parse_id(message_id)
@@ -300,8 +406,8 @@ class MemoryHistory(MessageHistory):
         return [message for _, _, message in sorted(newest, key=itemgetter(0))[-count:]]
 
 
-def _is_topic(channel: str) -> bool:
-    return channel.startswith(TOPIC_PREFIX)
+def _memory_of(message: Message) -> int:
+    return getsizeof(message.data) + ENTRY_SIZE
 
 
 def check_history(history: int | None, seconds: float | None) -> None:

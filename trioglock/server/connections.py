@@ -304,6 +304,11 @@ def check_target(target: ServeTarget, flow: FlowOptions) -> None:
     try:
         inspect.signature(target).bind(*arguments)
     except TypeError:
+        if {"scope", "receive", "send"} <= inspect.signature(target).parameters.keys():
+            raise InvalidOption(
+                f"{label(target)} is an ASGI application: run it with an ASGI server on trio, such "
+                "as hypercorn --worker-class trio"
+            ) from None
         raise InvalidOption(
             f"{label(target)} cannot be called: a handler is async def handler(conn), "
             "and a class or function that creates a Socket takes no arguments"

@@ -219,6 +219,7 @@ class CommandPipeline(ReconnectingConnection):
                 self._sent.extend(batch)
                 for part in _join([pending.packed for pending in batch]):
                     await connection.write(part)
+                del batch, pending, part  # they refer to the replies
         except RedisDisconnected:
             scope.cancel()
 
