@@ -247,7 +247,7 @@ class ChannelActor:
             self._socket.index.join(self)
             self._reply(reply)
         except (BrokerUnavailable, BrokerError) as failure:
-            _logger.warning("the history of %r cannot be read: %s", self.join.topic, failure)
+            self._socket.index.report_unreadable(self.join.topic, failure)
             self._fail_join(NO_HISTORY, others, failure)
             return
         except Exception as failure:
