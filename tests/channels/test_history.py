@@ -613,7 +613,24 @@ async def test_a_history_that_cannot_be_read_refuses_the_join(
         assert site.channels.hub.statistics().subscribers == 0
         broker.is_unavailable = False
         assert await rejoin(raw, 0, ref="2") == {"welcome": "room:1"}
-    assert "the history of 'room:1' cannot be read: on purpose" in caplog.text
+    warning = "the history of 'room:1', and possibly others, cannot be read: on purpose"
+    assert caplog.messages.count(warning) == 1
+
+
+async def test_joins_that_fail_in_one_outage_are_logged_once(
+    ended: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = SlowBroker()
+    async with serving(hub=Hub(broker=broker)) as site, site.dial() as raw:
+        for outage in (1, 2):
+            broker.is_unavailable = True
+            for number in range(10):
+                reply = await raw.ask("1", "1", f"room:{number}", "phx_join", {"after": 0})
+                assert reply[4]["status"] == "error"
+            assert caplog.text.count("cannot be read") == outage
+            broker.is_unavailable = False
+            async with site.dial() as other:
+                await rejoin(other, 0)
 
 
 @pytest.mark.parametrize("ending", ["abort", "rejoin", "hub"])

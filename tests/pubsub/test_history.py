@@ -532,6 +532,52 @@ async def test_channels_are_removed_after_their_own_time(autojump_clock: MockClo
     assert (missed.messages, missed.complete) == ((last,), True)
 
 
+@pytest.mark.redis
+async def test_messages_that_redis_has_not_removed_yet_are_not_delivered(redis: RealRedis) -> None:
+    """Redis removes messages that are too old when others are published."""
+    async with opened(redis.broker(history=1000, history_seconds=60)) as hub:
+        now, _ = parse_id(hub.history.last)
+        redis.send_plainly(
+            *(
+                f"XADD {{trioglock}}/x {now - 100_000}-{number} data old"
+                for number in range(1, 600)
+            ),
+            *(f"XADD {{trioglock}}/x {now}-{number} data new" for number in range(1, 4)),
+            f"XADD {{trioglock}}/y {now}-4 data newer",
+            f"HSET {{trioglock}} born 1-0 last {now}-4",
+            f"ZADD {{trioglock}}:channels {now} x {now} y",
+        )
+        for pattern, expected in {"x": ["new"] * 3, "*": ["new"] * 3 + ["newer"]}.items():
+            for after in (f"{now - 100_000}-0", f"{now - 100_000}-300"):
+                gap, *found = await read(
+                    hub.subscribe(pattern, after=after, gaps=True), 1 + len(expected)
+                )
+                assert gap == Gap(0.0, f"{now}-0")
+                assert found == expected
+            kept = hub.subscribe(pattern, after=f"{now - 50_000}-0", gaps=True)
+            assert await read(kept, len(expected)) == expected
+            latest = await hub.history.latest(ChannelFilter(pattern), 100)
+            assert [message.data for message in latest] == expected
+        everything = await hub.history.after(f"{now - 100_000}-0", ChannelFilter("x"), 16)
+        assert (len(everything.messages), everything.more) == (3, False)
+
+
+@pytest.mark.redis
+async def test_a_message_need_not_wait_for_all_that_read_the_history(redis: RealRedis) -> None:
+    async with opened(redis.broker(history=10)) as hub, trio.open_nursery() as nursery:
+        done = list[None]()
+
+        async def read_history() -> None:
+            await hub.history.latest(ChannelFilter("x"), 1)
+            done.append(None)
+
+        for _ in range(2000):
+            nursery.start_soon(read_history)
+        await trio.lowlevel.checkpoint()
+        await hub.publish("message", channel="x")
+        assert len(done) < 500
+
+
 def test_a_broker_keeps_its_messages_from_one_run_to_the_next() -> None:
     """The clock of each run begins at a random time."""
     broker = MemoryBroker(history=100, history_seconds=3600)

@@ -50,7 +50,7 @@ class Replay(QueuedSubscriber):
         self._member = member
         self._topic = topic
         self._is_sending = True
-        self._has_ended = False
+        self._is_cancelled = False
 
     async def start(self, after: str | None) -> bool:
         """Read the first events.
@@ -94,28 +94,32 @@ class Replay(QueuedSubscriber):
             self.enqueue(event)
         return self._is_sending
 
+    def finish(self) -> bool:
+        """Let the member receive the next events directly, if none are waiting; return whether."""
+        if len(self) or self.is_behind:
+            return False
+        self._is_sending = False
+        if not self._expects_duplicates:
+            self._topic.replays.pop(self._member, None)
+        return True
+
     async def send(self) -> None:
         """Send the events until none are waiting."""
-        while not self._has_ended:
+        while not (self._is_cancelled or self.finish()):
             if len(self):
                 await self._send_waiting()
-            elif self.is_behind:
-                # A client with many topics does not make the server keep a page for each.
-                async with self._member.outgoing.page_lock:
-                    await self._member.outgoing.wait_space()
-                    if not self._has_ended:
-                        await self.read_history()
-                        if not self._member.hooks.intercept:  # a hook may take its time
-                            await self._send_waiting()
-            else:
-                self._is_sending = False
-                if not self._expects_duplicates:
-                    self._topic.replays.pop(self._member, None)
-                return
+                continue
+            # A client with many topics does not make the server keep a page for each.
+            async with self._member.outgoing.page_lock:
+                await self._member.outgoing.wait_space()
+                if not self._is_cancelled:
+                    await self.read_history()
+                    if not self._member.hooks.intercept:  # a hook may take its time
+                        await self._send_waiting()
 
     async def _send_waiting(self) -> None:
         member, count = self._member, 0
-        while len(self) and not self._has_ended:
+        while len(self) and not self._is_cancelled:
             event = self.pop()
             if isinstance(event, Gap):
                 member.lose_events(event)
@@ -141,5 +145,5 @@ class Replay(QueuedSubscriber):
             Fanout.current().schedule()
 
     def end(self) -> None:
-        self._has_ended = True
+        self._is_cancelled = True
         self.clear()

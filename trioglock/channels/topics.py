@@ -120,6 +120,7 @@ class TopicIndex:
         self._origins = 0
         self._gap: Gap | None = None
         self._id_gap: Gap | None = None
+        self._is_unreadable = False
         self._next_close = -math.inf
 
     def __len__(self) -> int:
@@ -168,13 +169,23 @@ class TopicIndex:
         """
         subscriber = self._subscribe(member)
         replay = subscriber.replays[member] = Replay(member, subscriber, self.hub)
-        return await replay.start(after)
+        is_incomplete = await replay.start(after)
+        self._is_unreadable = False
+        return is_incomplete
+
+    def report_unreadable(self, topic: str, failure: Exception) -> None:
+        """Log that a history cannot be read, once until one can be read again."""
+        if not self._is_unreadable:
+            self._is_unreadable = True
+            _logger.warning(
+                "the history of %r, and possibly others, cannot be read: %s", topic, failure
+            )
 
     def send_replay(self, member: ChannelActor) -> None:
         """Send the events of :meth:`start_replay`, and those that have followed, if any."""
         subscriber = self._topics.get(member.join.topic)
         replay = None if subscriber is None else subscriber.replays.get(member)
-        if replay is not None:
+        if replay is not None and not replay.finish():
             with suppress(ConnectionClosed):
                 member.connection.start_soon(replay.send)
 

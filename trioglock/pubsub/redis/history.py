@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ...frames import Data
 from ..broker import BrokerSession
 from ..history import (
+    MAX_NUMBER,
     FindRetention,
     MessageHistory,
     MissedMessages,
@@ -54,7 +56,7 @@ class RedisHistory(MessageHistory):
 
     async def read_ids(self) -> tuple[str, str]:
         """Return the newest id of any channel, and the one with which the history began."""
-        [ids] = await self._commands.request_all(
+        [ids] = await self._commands.read(
             [("HMGET", self._keys.ids, "last", "born")], waits_for_partner=False
         )
         last, born = (one.decode() if one else "0-0" for one in ids)
@@ -69,7 +71,7 @@ class RedisHistory(MessageHistory):
         waits_for_partner: bool = True,
     ) -> MissedMessages:
         position = min(parse_id(message_id), GREATEST)
-        ask = partial(self._commands.request_all, waits_for_partner=waits_for_partner)
+        ask = partial(self._commands.read, waits_for_partner=waits_for_partner)
         # The newest id is read first: the replies that follow are complete up to this id.
         head: list[Sequence[Argument]] = [("HMGET", self._keys.ids, "last", "born"), ("TIME",)]
         names = list(channels.names())
@@ -92,26 +94,41 @@ class RedisHistory(MessageHistory):
             names, replies[::3], replies[1::3], replies[2::3], strict=True
         ):
             limit, seconds = self._retention(name)
+            oldest_kept = _oldest_kept(time, seconds)
             messages = [_parse_entry(name, entry) for entry in entries]
             if len(messages) == count:
-                end = min(end, messages[-1][0])
+                # The rest of those that are too old is skipped.
+                end = min(end, max(messages[-1][0], (oldest_kept[0] - 1, MAX_NUMBER)))
+            # Redis removes messages later, when others are published.
+            kept = [one for one in messages if one[0] >= oldest_kept]
+            is_incomplete = len(kept) < len(messages)
             if not oldest or parse_id(oldest[0][0].decode()) > position:
-                is_expired = position != last and _is_expired(position, time, seconds)
                 if length > limit:  # the oldest one is not part of the history
-                    messages = messages[1:]
-                if length > limit or is_expired:
-                    incomplete.append(name)
-            found += messages
+                    kept = [one for one in kept if one is not messages[0]]
+                is_expired = position != last and position < oldest_kept
+                is_incomplete = is_incomplete or length > limit or is_expired
+            if is_incomplete:
+                incomplete.append(name)
+            found += kept
         found = sorted(one for one in found if one[0] <= end)[:count]
         if len(found) == count:
             end = found[-1][0]
-        return MissedMessages(
+        missed = MissedMessages(
             tuple(message for _, message in found),
             complete=position >= born and not incomplete,
             last=format_id(end),
             more=end < last,
             incomplete=() if position < born else tuple(incomplete),
         )
+        if found or not missed.more:
+            return missed
+        # All were too old: the next ones are part of the same gap.
+        rest = await self.after(missed.last, channels, count, waits_for_partner=waits_for_partner)
+        if rest.complete:
+            return replace(rest, complete=False, incomplete=missed.incomplete)
+        is_known = bool(missed.incomplete and rest.incomplete)
+        names = [*dict.fromkeys(missed.incomplete + rest.incomplete)] if is_known else []
+        return replace(rest, incomplete=tuple(names))
 
     def _reads(
         self, names: Iterable[str], position: Position, count: int
@@ -126,19 +143,24 @@ class RedisHistory(MessageHistory):
     async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
         names = list(channels.names())
         if channels.channel is None:
-            index = await self._commands.request("ZREVRANGE", self._keys.index, 0, -1)
+            [index] = await self._commands.read([("ZREVRANGE", self._keys.index, 0, -1)])
             names = [name for one in index if channels(name := one.decode())][:count]
-        replies = await self._commands.request_all(
+        retentions = [self._retention(name) for name in names]
+        time, *replies = await self._commands.read(
             [
-                ("XREVRANGE", self._keys.stream(name), "+", "-", "COUNT", min(count, limit))
-                for name in names
-                for limit in [self._retention(name).limit]
+                ("TIME",),
+                *(
+                    ("XREVRANGE", self._keys.stream(name), "+", "-", "COUNT", min(count, limit))
+                    for name, (limit, _) in zip(names, retentions, strict=True)
+                ),
             ]
         )
         found = [
-            _parse_entry(name, entry)
-            for name, entries in zip(names, replies, strict=True)
+            message
+            for name, (_, seconds), entries in zip(names, retentions, replies, strict=True)
+            for oldest_kept in [_oldest_kept(time, seconds)]
             for entry in entries
+            if (message := _parse_entry(name, entry))[0] >= oldest_kept
         ]
         return [message for _, message in sorted(found)[-count:]]
 
@@ -166,10 +188,12 @@ class RedisSession(BrokerSession):
         await self._commands.run_script(PUBLISH, names, arguments)
 
 
-def _is_expired(position: Position, time: Any, seconds: float | None) -> bool:
-    """Whether messages after a position may have been removed because of their age."""
+def _oldest_kept(time: Any, seconds: float | None) -> Position:
+    """Return the position from which on messages are not too old."""
+    if seconds is None:
+        return 0, 0
     now = int(time[0]) * 1000 + int(time[1]) // 1000
-    return seconds is not None and position[0] < now - int(seconds * 1000)
+    return max(0, now - int(seconds * 1000)), 0
 
 
 def _parse_entry(channel: str, entry: Any) -> tuple[Position, Message]:

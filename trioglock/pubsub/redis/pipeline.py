@@ -27,6 +27,9 @@ __all__ = ["CommandPipeline"]
 MAX_PENDING = 1024
 """Maximum number of pending requests; further ones wait."""
 
+MAX_READS = 64
+"""The same for requests that read the history, whose replies can be large."""
+
 MAX_JOINED = 2**16
 """Maximum number of bytes that are copied to be sent in one write."""
 
@@ -90,14 +93,15 @@ class CommandPipeline(ReconnectingConnection):
         self._unconfirmed: list[RedisRequest] = []
         self._work = trio.lowlevel.ParkingLot()
         self._limit = trio.Semaphore(MAX_PENDING)
+        self._read_limit = trio.Semaphore(MAX_READS)
 
     def close(self) -> None:
         """Let requests fail from now on, because nothing sends them."""
         self._is_closed = True
 
     async def request(self, *command: Argument) -> Any:
-        """Send a command and return its reply; see :meth:`request_all`."""
-        [reply] = await self.request_all([command])
+        """Send a command and return its reply; see :meth:`_send_all`."""
+        [reply] = await self._send_all([command], self._limit)
         return reply
 
     async def run_script(
@@ -112,8 +116,20 @@ class CommandPipeline(ReconnectingConnection):
                 raise
         return await self.request("EVAL", script, *numbered)
 
-    async def request_all(
+    async def read(
         self, commands: Sequence[Sequence[Argument]], *, waits_for_partner: bool = True
+    ) -> list[Any]:
+        """Send commands that read the history; see :meth:`_send_all`.
+
+        Only a few are sent at a time: messages, whose publishers wait, follow them soon.
+        """
+        return await self._send_all(commands, self._read_limit, waits_for_partner)
+
+    async def _send_all(
+        self,
+        commands: Sequence[Sequence[Argument]],
+        limit: trio.Semaphore,
+        waits_for_partner: bool = True,
     ) -> list[Any]:
         """Send commands and return their replies; if the connection is lost, send them again.
 
@@ -126,8 +142,8 @@ class CommandPipeline(ReconnectingConnection):
         failure: RedisDisconnected | None = None
         with PeerTimeout(self.timings.publish_timeout):
             # Messages wait until the history has been read after an outage, so the commands that
-            # read it must not queue behind them.
-            async with self._limit if waits_for_partner else nullcontext():
+            # read it must not queue behind others.
+            async with limit if waits_for_partner else nullcontext():
                 while not self._is_closed:
                     try:
                         return await self._request_once(commands, waits_for_partner)
