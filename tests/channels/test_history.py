@@ -53,6 +53,8 @@ class Room(Channel[None]):
                 return (Broadcast(event, payload, to_self=False), Answer("ok")), state
             case "direct":
                 return Push(event, payload), state
+            case "typing":
+                return Broadcast(event, payload, to_self=False, keep=False), state
         return (Broadcast(event, payload), Answer("ok")), state
 
     def terminate(self, reason: Any, state: None) -> None:
@@ -294,6 +296,32 @@ async def test_only_broadcasts_are_kept() -> None:
             await rejoin(other, 0)
             assert (await read(other, 1))[0] == [3]
             await other.alive()
+
+
+async def test_an_event_that_is_not_kept_has_no_id_and_is_not_sent_to_later_members() -> None:
+    """It may contain what an id cannot be added to, and keeps its place among the others."""
+    async with serving() as site, site.dial() as raw, site.dial() as other:
+        await raw.join()
+        await other.join()
+        await send(site, 1)
+        await read(raw, 1)
+        await raw.send("1", "2", "room:1", "typing", {"id": "al"})
+        await raw.alive()
+        await send(site, 2)
+        await site.channels.broadcast("room:1", "typing", ["bo"], keep=False)
+        _, [first] = await read(other, 1)
+        assert await other.receive() == [None, None, "room:1", "typing", {"id": "al"}]
+        await read(other, 1)
+        assert await other.receive() == [None, None, "room:1", "typing", ["bo"]]
+        await read(raw, 1)
+        assert await raw.receive() == [None, None, "room:1", "typing", ["bo"]]
+        async with site.dial() as later:
+            assert await rejoin(later, first) == {"welcome": "room:1"}
+            assert (await read(later, 1))[0] == [2]
+            await later.alive()
+        await site.channels.broadcast("plain:1", "typing", {}, keep=False)
+        await raw.alive()
+    assert site.channels.hub.statistics().channels == 0
 
 
 async def test_a_broadcast_of_a_plain_hook_is_delivered_before_the_next_message() -> None:

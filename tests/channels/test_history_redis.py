@@ -126,6 +126,25 @@ async def test_only_broadcasts_to_topics_with_a_history_are_kept(redis: RealRedi
         assert redis.ask("KEYS *phoenix*").count("phoenix") == 1
 
 
+@pytest.mark.parametrize("history", [None, 10])
+async def test_events_that_are_not_kept_do_not_end_channels_after_an_outage(
+    history: int | None, redis: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They may be missing, but nothing else is."""
+    async with serving(redis.broker(history=history)) as site, site.dial() as raw:
+        await join(raw, None)
+        await site.channels.broadcast("room:1", "typing", {"id": 5}, keep=False)
+        assert await raw.receive() == [None, None, "room:1", "typing", {"id": 5}]
+        assert redis.ask("KEYS *phoenix*").count("phoenix") == 0
+        redis.send_plainly("CLIENT KILL TYPE pubsub")
+        await send(site, 1)
+        await site.channels.broadcast("room:1", "typing", {}, keep=False)
+        await read(raw, 1)
+        assert await raw.receive() == [None, None, "room:1", "typing", {}]
+        await raw.alive()
+    assert "history" not in caplog.text
+
+
 @pytest.mark.slow
 async def test_topics_are_kept_for_different_times(redis: RealRedis) -> None:
     async with serving(redis.broker(history=10)) as site, site.dial() as raw:

@@ -86,6 +86,7 @@ class _Pending(NamedTuple):
     """The results of a hook from the first broadcast on that has to wait for the broker."""
 
     data: Data
+    channel: str
     rest: Sequence[Any]
 
 
@@ -510,7 +511,7 @@ class ChannelActor:
             while pending is not None:
                 # A client may disconnect directly after a push, which does not stop the broadcast.
                 with trio.fail_after(PUBLISH_SECONDS, shield=True):
-                    await self._socket.hub.publish(pending.data, self._hub_channel)
+                    await self._socket.hub.publish(pending.data, pending.channel)
                 pending = self._apply(job, name, pending.rest)
         except Exception as error:
             self._fail(name, error)
@@ -540,9 +541,11 @@ class ChannelActor:
                 elif message is not None:
                     self.outgoing.send(self._encode(message))
             elif kind is Broadcast:
-                data = self._encode_broadcast(one.event, one.payload, one.to_self)
-                if not self._socket.hub.publish_nowait(data, self._hub_channel):
-                    return _Pending(data, results[at + 1 :])
+                data, channel = self._encode_broadcast(
+                    one.event, one.payload, one.to_self, one.keep
+                )
+                if not self._socket.hub.publish_nowait(data, channel):
+                    return _Pending(data, channel, results[at + 1 :])
                 self._socket.end_broadcast()
             elif kind is Stop:
                 self._reply_all(self._machine.stopped(self.join))
@@ -572,17 +575,24 @@ class ChannelActor:
     def _encode(self, message: PhoenixMessage) -> Data:
         return self._socket.serializer.encode(message)
 
-    def _encode_broadcast(self, event: str, payload: Any, to_self: bool) -> Data:
+    def _encode_broadcast(
+        self, event: str, payload: Any, to_self: bool, keep: bool
+    ) -> tuple[Data, str]:
+        """Return the data of a broadcast, and its channel in the hub."""
+        channel = self._hub_channel
         if self.hooks.history is not None:
-            self.hooks.history.check_broadcast(payload)
+            if keep:
+                self.hooks.history.check_broadcast(payload)
+            else:
+                channel = hub_channel(self.join.topic, keep=False)
         data = self._socket.serializer.encode_broadcast(
             self.join.topic, check_event(event), payload
         )
         if to_self:
-            return data
+            return data, channel
         if self.origin is None:
             self.origin = self._socket.index.new_origin()
-        return add_origin(data, self.origin)
+        return add_origin(data, self.origin), channel
 
     # Actions of the user.
 
@@ -626,10 +636,9 @@ class ChannelActor:
         except ConnectionClosed as error:
             raise self._closed_error() from error
 
-    async def broadcast(self, event: str, payload: Any, to_self: bool) -> None:
+    async def broadcast(self, event: str, payload: Any, to_self: bool, keep: bool) -> None:
         """See :meth:`Channel.broadcast`."""
-        data = self._encode_broadcast(event, payload, to_self)
-        await self._socket.hub.publish(data, self._hub_channel)
+        await self._socket.hub.publish(*self._encode_broadcast(event, payload, to_self, keep))
 
     def _check_joined(self, call: str) -> None:
         if self.join.state is JoinState.JOINING:

@@ -211,20 +211,23 @@ class Channel(Generic[StateT]):
         """
         await self._attached.push(event, payload)
 
-    async def broadcast(self, event: str, payload: Any, to_self: bool = True) -> None:
+    async def broadcast(
+        self, event: str, payload: Any, to_self: bool = True, keep: bool = True
+    ) -> None:
         """Broadcast an event to all clients that have joined the topic, in every process.
 
         Args:
             event: the name of the event.
             payload: a JSON value, or ``bytes`` for a binary message.
             to_self: whether the client of this channel receives it, too.
+            keep: whether the event is kept, and has an id, if the class has a history.
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: the event or payload cannot be sent.
             BrokerUnavailable, BrokerError: the broker has not accepted the message.
             UsageError: the hub is not open.
         """
-        await self._attached.broadcast(event, payload, to_self)
+        await self._attached.broadcast(event, payload, to_self, keep)
 
     def cast(self, message: Any) -> None:
         """Queue a message for :meth:`handle_cast`. Allowed in hooks.

@@ -134,13 +134,14 @@ class Channels:
         """The target for :func:`trioglock.serve` or :class:`trioglock.asgi.WebSocketApp`."""
         return self._target
 
-    async def broadcast(self, topic: str, event: str, payload: Any) -> None:
+    async def broadcast(self, topic: str, event: str, payload: Any, *, keep: bool = True) -> None:
         """Push an event to every client that has joined a topic, in every process with this hub.
 
         Args:
             topic: the topic, such as ``"room:1"``.
             event: the name of the event.
             payload: a JSON value, or ``bytes`` for a binary message.
+            keep: whether the event is kept, and has an id, if the class has a history.
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.
@@ -149,9 +150,9 @@ class Channels:
         """
         data = self._encode(topic, event, payload)
         history = self._routes.find_history(topic)
-        if history is not None:
+        if history is not None and keep:
             history.check_broadcast(payload)
-        await self.hub.publish(data, hub_channel(topic))
+        await self.hub.publish(data, hub_channel(topic, keep=keep or history is None))
 
     def local_broadcast(self, topic: str, event: str, payload: Any) -> None:
         """Push an event to every client of this process that has joined a topic.

@@ -56,11 +56,13 @@ class Broadcast:
         event: the name of the event.
         payload: a JSON value, or ``bytes`` for a binary message.
         to_self: whether the client of this channel receives it, too.
+        keep: whether the event is kept, and has an id, if the class has a history.
     """
 
     event: str
     payload: Any
     to_self: bool = True
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)

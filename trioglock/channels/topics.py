@@ -26,7 +26,7 @@ from ..errors import ConnectionClosed, InvalidOption
 from ..frames import Close, Data, PreparedMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Gap, Hub, Message, Subscriber
-from ..pubsub.message import TOPIC_PREFIX
+from ..pubsub.message import INCOMING, TOPIC_PREFIX
 from .channel import ChannelHookTable
 from .outgoing import close_connection
 from .replay import Replay
@@ -51,9 +51,9 @@ _has_origin = re.compile(r"([0-9a-f]{16}-[0-9]+) (?=\[)").match
 HUB_CLOSED = Close(1001, "the hub has closed")
 
 
-def hub_channel(topic: str) -> str:
-    """Return the channel of a topic in the hub."""
-    return f"{TOPIC_PREFIX}topic:{topic}"
+def hub_channel(topic: str, *, keep: bool = True) -> str:
+    """Return the channel of a topic in the hub, or of its events that are not kept."""
+    return f"{TOPIC_PREFIX}{'topic' if keep else 'unkept'}:{topic}"
 
 
 def topic_of(channel: str) -> str | None:
@@ -142,6 +142,8 @@ class TopicIndex:
         if subscriber is None:
             subscriber = TopicSubscriber(topic, member.hooks, self)
             self.hub.join(subscriber, hub_channel(topic))
+            if member.hooks.history is not None:
+                self.hub.join(subscriber, hub_channel(topic, keep=False))
             self._topics[topic] = subscriber
         return subscriber
 
@@ -203,7 +205,8 @@ class TopicIndex:
         subscriber.members.pop(member, None)
         if not (subscriber.members or subscriber.replays):
             self.forget(subscriber)
-            self.hub.leave(subscriber, hub_channel(topic))
+            for keep in (True, False):
+                self.hub.leave(subscriber, hub_channel(topic, keep=keep))
 
     def forget(self, subscriber: TopicSubscriber) -> None:
         """Remove a topic."""
@@ -313,13 +316,15 @@ class TopicSubscriber(Subscriber):
 
     def put(self, event: Message | Gap) -> None:
         if isinstance(event, Gap):
+            if self._history is not None and event.channel == INCOMING:
+                return  # only events that are not kept may be missing
             self._index.report_gap(event)
             if self._history is not None:
                 for replay in self.replays.values():
                     replay.put(event)
                 for member in list(self.members):
                     member.lose_events(event)
-        elif event.channel == self.channel:  # not a message to all subscribers of the hub
+        elif event.channel:  # not a message to all subscribers of the hub
             self._deliver(event)
 
     def _deliver(self, message: Message) -> None:
@@ -329,7 +334,7 @@ class TopicSubscriber(Subscriber):
             _logger.error("a message to the topic %r is not a broadcast", self.topic)
             return
         # Copies: a write that fails may end a connection.
-        if self.replays:
+        if self.replays and message.channel == self.channel:
             for member, replay in list(self.replays.items()):
                 if not replay.take(message):
                     del self.replays[member]
