@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import InvalidMessage
 from trioglock.pubsub import Broker, Hub, MemoryBroker
 from trioglock.pubsub.broker import Deliver
-from trioglock.pubsub.history import id_before
+from trioglock.pubsub.history import id_before, parse_id
 
 pytestmark = [MOCK_CLOCK]
 
@@ -273,12 +274,27 @@ async def test_broadcasts_that_can_have_no_id_are_errors() -> None:
         for payload in payloads:
             with pytest.raises(InvalidMessage, match="must have a dict as its payload"):
                 await site.channels.broadcast("room:1", "news", payload)
-        with pytest.raises(InvalidMessage, match="choose another id_field"):
-            await site.channels.broadcast("room:1", "news", {"id": None})
         await site.channels.broadcast("plain:1", "news", b"binary")
         await raw.join()
         await raw.send("1", "2", "room:1", "shout", ["a list"])
         assert (await raw.receive())[3] == "phx_error"
+
+
+async def test_an_id_in_a_payload_is_replaced() -> None:
+    """The payload may be that of a client."""
+    async with serving() as site, site.dial() as raw:
+        await raw.join()
+        reply = await raw.ask("1", "2", "room:1", "shout", {"id": "forged", "n": 1})
+        assert reply[4]["status"] == "ok"
+        frames = [await raw.raw()]
+        await site.channels.broadcast("room:1", "news", {"id": None, "n": 2})
+        frames.append(await raw.raw())
+        for number, frame in enumerate(frames, 1):
+            assert isinstance(frame, str)
+            assert frame.count('"id"') == 1
+            payload = json.loads(frame)[4]
+            assert payload["n"] == number
+            assert parse_id(payload["id"])
 
 
 async def test_only_broadcasts_are_kept() -> None:

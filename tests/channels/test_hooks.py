@@ -566,6 +566,7 @@ class Fine(Channel[None]):
         ((Push("phx_close", {}), 0), "event must be"),
         ((Push("x", object()), 0), ""),
         ((Answer("ok", object()), 0), ""),
+        ((Answer(5, {}), 0), "status must be a str"),  # type: ignore[arg-type]
         ((Broadcast("x", object()), 0), ""),
         (((Answer("ok"), "more"), 0), "must return a result"),
         (({"a": 1}, 0), 'to answer a push, return Answer("ok", {...}), state'),
@@ -709,6 +710,16 @@ async def test_a_join_whose_response_cannot_be_encoded_has_crashed_and_terminate
         ]
     reasons = [(type(reason), state) for _, reason, state in cls.ends]
     assert reasons == [(HookError, 5), (Rejoined, 5), (HookError, 5)]
+
+
+async def test_a_join_can_be_refused_without_a_response() -> None:
+    class Room(Channel[None]):
+        def join(self, topic: str, payload: Any, user: Any) -> Any:
+            raise JoinRefused(None)
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        reply = await raw.ask("1", "1", "room:1", "phx_join", {})
+        assert reply[4] == {"response": None, "status": "error"}
 
 
 async def test_a_refusal_that_cannot_be_encoded_has_crashed() -> None:

@@ -35,7 +35,7 @@ from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..protocols.phoenix.message import PhoenixMessage, check_event
 from .channel import Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
 from .history import GAP
-from .machine import JoinState, ServerMachine, TopicJoin
+from .machine import JOIN_CRASHED, JoinState, ServerMachine, TopicJoin
 from .outgoing import OutgoingFrames
 from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
 from .topics import add_origin, hub_channel
@@ -124,6 +124,7 @@ class ChannelActor:
         "join",
         "origin",
         "outgoing",
+        "pending_presence",
     )
 
     def __init__(self, socket: ChannelsSocket, join: TopicJoin, hooks: ChannelHookTable) -> None:
@@ -135,6 +136,8 @@ class ChannelActor:
         self.connection: Connection[Any, Any] = socket.connection
         self.origin: str | None = None
         """Identifies this member in broadcasts that it does not receive; None before the first."""
+        self.pending_presence: dict[str, dict[str, Any]] | None = None
+        """The entries of :class:`.Presence` to add when the client has joined."""
         self._socket = socket
         self._channel: Any = None  # before the join begins, and after the end
         self._hub_channel = hub_channel(join.topic)
@@ -221,7 +224,7 @@ class ChannelActor:
             ):
                 mistake.add_note("To refuse a client, raise trioglock.channels.JoinRefused.")
             self._log_join()
-            self._refuse(None)
+            self._refuse(JOIN_CRASHED)
         except BaseException:  # the client joins again, or the connection is ending
             self._forget()
             raise
@@ -252,7 +255,7 @@ class ChannelActor:
             return
         except Exception as failure:
             self._log_join()
-            self._fail_join(None, others, failure)
+            self._fail_join(JOIN_CRASHED, others, failure)
             return
         self._reply_all(others)
         callbacks, self._start_callbacks = self._start_callbacks, ()
@@ -574,7 +577,7 @@ class ChannelActor:
 
     def _encode_broadcast(self, event: str, payload: Any, to_self: bool) -> Data:
         if self.hooks.history is not None:
-            self.hooks.history.check_broadcast(payload)
+            payload = self.hooks.history.without_id(payload)
         data = self._socket.serializer.encode_broadcast(
             self.join.topic, check_event(event), payload
         )

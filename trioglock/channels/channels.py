@@ -147,10 +147,10 @@ class Channels:
             BrokerUnavailable, BrokerError: the broker has not accepted the message.
             UsageError: the hub is not open.
         """
-        data = self._encode(topic, event, payload)
-        history = self._routes.find_history(topic)
+        history = self._routes.find_history(check_topic(topic))
         if history is not None:
-            history.check_broadcast(payload)
+            payload = history.without_id(payload)
+        data = self._encode(topic, event, payload)
         await self.hub.publish(data, hub_channel(topic))
 
     def local_broadcast(self, topic: str, event: str, payload: Any) -> None:

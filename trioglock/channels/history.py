@@ -99,11 +99,11 @@ class History:
             {"reason": "after must be the id of an event, 0 for all events that are kept, or null"}
         )
 
-    def check_broadcast(self, payload: Any) -> None:
-        """Check that an id can be added to a payload.
+    def without_id(self, payload: Any) -> dict[str, Any]:
+        """Return the payload of a broadcast without an id, which may come from a client.
 
         Raises:
-            InvalidMessage: it cannot.
+            InvalidMessage: no id can be added to it.
         """
         if not isinstance(payload, dict):
             raise InvalidMessage(
@@ -111,10 +111,8 @@ class History:
                 f"its id is added as {self.id_field!r}, not {describe_value(payload)}"
             )
         if self.id_field in payload:
-            raise InvalidMessage(
-                f"the payload of a broadcast cannot contain {self.id_field!r}, because its id is "
-                "added with this name: choose another id_field for the history"
-            )
+            return {key: value for key, value in payload.items() if key != self.id_field}
+        return payload
 
     def add_id(self, frame: str, event_id: str) -> str:
         """Return a broadcast with an id, without decoding it.
