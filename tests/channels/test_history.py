@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
@@ -30,9 +30,9 @@ from trioglock.channels import (
 from trioglock.channels.replay import Replay
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import InvalidMessage
-from trioglock.pubsub import Broker, Hub, MemoryBroker
+from trioglock.pubsub import Broker, BrokerSession, Hub, MemoryBroker
 from trioglock.pubsub.broker import Deliver
-from trioglock.pubsub.history import id_before, parse_id
+from trioglock.pubsub.history import FindRetention, id_before, parse_id
 
 pytestmark = [MOCK_CLOCK]
 
@@ -284,9 +284,9 @@ async def test_an_id_in_a_payload_is_replaced() -> None:
     """The payload may be that of a client."""
     async with serving() as site, site.dial() as raw:
         await raw.join()
-        reply = await raw.ask("1", "2", "room:1", "shout", {"id": "forged", "n": 1})
-        assert reply[4]["status"] == "ok"
+        await raw.send("1", "2", "room:1", "shout", {"id": "forged", "n": 1})
         frames = [await raw.raw()]
+        assert (await raw.receive())[1] == "2"
         await site.channels.broadcast("room:1", "news", {"id": None, "n": 2})
         frames.append(await raw.raw())
         for number, frame in enumerate(frames, 1):
@@ -678,8 +678,10 @@ async def test_a_join_that_ends_while_the_history_is_read_terminates_once(
 
 async def test_a_broker_without_histories_of_topics_is_refused() -> None:
     class NoHistory(Broker):
-        def open(self, name: str, deliver: Deliver) -> Any:
-            raise NotImplementedError
+        def open(
+            self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
+        ) -> AbstractAsyncContextManager[BrokerSession]:
+            return MemoryBroker().open(name, deliver)
 
     hub = Hub(broker=NoHistory())
     Channels(ROUTES, hub=hub)
