@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import ClassVar
 from weakref import WeakSet
@@ -25,15 +25,13 @@ class GapBroker(MemoryBroker):
 
     deliver: Deliver
 
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
+    @asynccontextmanager
+    async def open(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
+    ) -> AsyncIterator[BrokerSession]:
         self.deliver = deliver
-        return super().open(name, deliver)
-
-    def open_with_topics(
-        self, name: str, deliver: Deliver, find_retention: FindRetention
-    ) -> AbstractAsyncContextManager[BrokerSession]:
-        self.deliver = deliver
-        return super().open_with_topics(name, deliver, find_retention)
+        async with super().open(name, deliver, find_retention) as session:
+            yield session
 
 
 class SlowBroker(Broker):
@@ -47,13 +45,11 @@ class SlowBroker(Broker):
         self.is_unavailable = False
         self.session: SlowSession
 
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
-        raise NotImplementedError
-
     @asynccontextmanager
-    async def open_with_topics(
-        self, name: str, deliver: Deliver, find_retention: FindRetention
+    async def open(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
+        assert find_retention is not None
         self.session = SlowSession(self, deliver, find_retention)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.session.run)
@@ -87,24 +83,21 @@ class SlowHistory(MessageHistory):
 class SlowSession(BrokerSession):
     """Delivers messages in order, with a delay."""
 
-    def __init__(self, broker: SlowBroker, deliver: Deliver, find: FindRetention) -> None:
+    def __init__(self, broker: SlowBroker, deliver: Deliver, find_retention: FindRetention) -> None:
         self.topic_history: MessageHistory = SlowHistory(broker)
+        self.find_retention: FindRetention = find_retention
         self._broker = broker
         self._deliver = deliver
-        self._find_retention = find
         self._queue: deque[tuple[float, Message]] = deque()
         self._changed = trio.Event()
 
     async def publish(self, channel: str, data: Data) -> None:
         await trio.lowlevel.checkpoint()
-        retention = self._find_retention(channel)
+        retention = self.find_retention(channel)
         log = self._broker.log
         message = Message(channel, data) if retention is None else log.add(channel, data, retention)
         self._queue.append((trio.current_time() + self._broker.delivery_seconds, message))
         self._changed.set()
-
-    def has_history(self, channel: str) -> bool:
-        return self._find_retention(channel) is not None
 
     async def run(self) -> None:
         while True:
@@ -166,9 +159,9 @@ class CopyingBroker(SlowBroker):
     """Its history returns copies."""
 
     @asynccontextmanager
-    async def open_with_topics(
-        self, name: str, deliver: Deliver, find_retention: FindRetention
+    async def open(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
-        async with super().open_with_topics(name, deliver, find_retention) as session:
+        async with super().open(name, deliver, find_retention) as session:
             session.topic_history = CopyingHistory(self)
             yield session

@@ -15,6 +15,7 @@ from trioglock.frames import Data
 from trioglock.protocols import phoenix
 from trioglock.pubsub import Broker, BrokerSession, Hub, MemoryBroker
 from trioglock.pubsub.broker import Deliver
+from trioglock.pubsub.history import FindRetention
 
 
 def refs_of(entries: Any) -> set[str]:
@@ -166,11 +167,13 @@ class CutBroker(Broker):
         self._shared = shared
 
     @asynccontextmanager
-    async def open(self, name: str, deliver: Deliver) -> AsyncIterator[BrokerSession]:
+    async def open(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
+    ) -> AsyncIterator[BrokerSession]:
         def deliver_if_connected(event: Any) -> bool | None:
             return None if self.is_cut else deliver(event)
 
-        async with self._shared.open(name, deliver_if_connected) as session:
+        async with self._shared.open(name, deliver_if_connected, find_retention) as session:
             yield CutSession(self, session)
 
 

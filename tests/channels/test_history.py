@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
@@ -29,9 +29,9 @@ from trioglock.channels import (
 from trioglock.channels.replay import Replay
 from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import InvalidMessage
-from trioglock.pubsub import Broker, Hub, MemoryBroker
+from trioglock.pubsub import Broker, BrokerSession, Hub, MemoryBroker
 from trioglock.pubsub.broker import Deliver
-from trioglock.pubsub.history import id_before
+from trioglock.pubsub.history import FindRetention, id_before
 
 pytestmark = [MOCK_CLOCK]
 
@@ -662,8 +662,10 @@ async def test_a_join_that_ends_while_the_history_is_read_terminates_once(
 
 async def test_a_broker_without_histories_of_topics_is_refused() -> None:
     class NoHistory(Broker):
-        def open(self, name: str, deliver: Deliver) -> Any:
-            raise NotImplementedError
+        def open(
+            self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
+        ) -> AbstractAsyncContextManager[BrokerSession]:
+            return MemoryBroker().open(name, deliver)
 
     hub = Hub(broker=NoHistory())
     Channels(ROUTES, hub=hub)

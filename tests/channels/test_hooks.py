@@ -624,6 +624,30 @@ async def test_a_join_that_is_refused_in_another_way_crashes_with_a_hint(
     assert Room.ends == []
 
 
+async def test_a_channel_broadcasts_before_it_has_joined_and_after_its_end() -> None:
+    ended = []
+
+    class Room(Channel[str]):
+        async def join(self, topic: str, payload: Any, user: Any) -> Any:
+            await self.broadcast("comes", {})
+            return {}, ""
+
+        async def terminate(self, reason: Any, state: str) -> None:
+            await self.broadcast("goes", {})
+            ended.append(self)
+
+    async with serving_channels(Room) as site, site.dial() as one:
+        await one.join()
+        async with site.dial() as other:
+            await other.join()
+            assert await events(one, 1) == [("comes", {})]
+        assert await events(one, 1) == [("goes", {})]
+        await ended[0].broadcast("later", {})
+        assert await events(one, 1) == [("later", {})]
+        with pytest.raises(ChannelClosed):
+            await ended[0].push("later", {})
+
+
 async def test_only_handle_in_can_answer(caplog: pytest.LogCaptureFixture) -> None:
     class Room(Recording):
         def handle_in(self, event: str, payload: Any, state: int) -> Any:

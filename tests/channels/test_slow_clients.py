@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -9,10 +10,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.channels.helpers import ChannelsSite, serving_channels
+from tests.channels.helpers import ChannelsSite, RawPhoenix, serving_channels
 from tests.protocols.clock import MOCK_CLOCK
 from tests.server.helpers import LockstepListener
-from trioglock.channels import Answer, Channel
+from trioglock.channels import Answer, Broadcast, Channel
 from trioglock.errors import ConnectionClosedError
 from trioglock.pubsub import Hub
 
@@ -192,3 +193,107 @@ async def test_a_disconnect_closes_a_client_that_does_not_read() -> None:
         while site.channels.hub.statistics().subscribers:
             await trio.sleep(1)
         assert trio.current_time() < 60
+
+
+class Library(Channel[None]):
+    """Its answers are much larger than the pushes."""
+
+    handled: int
+
+    async def join(self, topic: str, payload: Any, user: Any) -> Any:
+        Library.handled = 0
+        return {}, None
+
+    def handle_in(self, event: str, payload: Any, state: None) -> Any:
+        Library.handled += 1
+        return Answer("ok", {"text": "x" * 100_000}), state
+
+
+def push_at_once(raw: RawPhoenix, count: int) -> None:
+    """Send many pushes in one write."""
+    for ref in range(count):
+        raw.connection.send_nowait(f'["1","{ref}","room:1","x",{{}}]')
+
+
+@MOCK_CLOCK
+async def test_small_pushes_with_large_answers_wait_for_a_client_that_does_not_read() -> None:
+    listener = LockstepListener()
+    async with (
+        serving_channels(Library, listener=listener) as site,
+        site.dial(max_queue=1) as slow,
+        site.dial() as other,
+    ):
+        await slow.join()
+        push_at_once(slow, 1000)
+        await wait_all_tasks_blocked()
+        assert Library.handled < 10
+        await other.alive()
+        for ref in range(1000):
+            message = await slow.receive()
+            assert (message[1], message[4]["status"]) == (str(ref), "ok")
+        await slow.alive()
+
+
+@MOCK_CLOCK
+@pytest.mark.parametrize("ends", ["client", "server"])
+async def test_a_connection_ends_while_pushes_wait_for_its_client(ends: str) -> None:
+    reasons: list[Any] = []
+
+    class Reported(Library):
+        def terminate(self, reason: Any, state: None) -> None:
+            reasons.append(reason)
+
+    async with (
+        serving_channels(Reported, listener=LockstepListener()) as site,
+        site.dial(max_queue=1) as slow,
+    ):
+        await slow.join()
+        push_at_once(slow, 1000)
+        await wait_all_tasks_blocked()
+        assert Library.handled < 10
+        assert not reasons
+        if ends == "client":
+            slow.connection.abort()
+        else:
+            site.server.abort()
+        await wait_all_tasks_blocked()
+        assert len(reasons) == 1
+
+
+async def test_other_clients_get_their_turn_while_a_client_broadcasts_without_a_pause() -> None:
+    seen: list[int] = []
+
+    class Studio(Channel[None]):
+        intercept = ("news",)
+
+        def handle_in(self, event: str, payload: Any, state: None) -> Any:
+            return Broadcast("news", {}), state
+
+        def handle_out(self, event: str, payload: Any, state: None) -> Any:
+            seen.append(len(seen))
+            time.sleep(0.001)
+            return None, state
+
+    async with serving_channels(Studio) as site, site.dial() as raw, site.dial() as other:
+        await raw.join()
+        await raw.alive()
+        push_at_once(raw, 100)
+        await other.alive()
+        assert len(seen) < 60
+        await raw.alive()
+        assert len(seen) == 100
+
+
+async def test_pushes_before_a_close_are_handled_even_if_they_have_to_wait_their_turn() -> None:
+    class Studio(Channel[None]):
+        def handle_in(self, event: str, payload: Any, state: None) -> Any:
+            time.sleep(0.001)
+            return Broadcast("news", {}), state
+
+    async with serving_channels(Studio) as site, site.dial() as raw, site.dial() as other:
+        await raw.join()
+        await other.join()
+        push_at_once(raw, 100)
+        await raw.connection.aclose()
+        for _ in range(100):
+            assert (await other.receive())[3] == "news"

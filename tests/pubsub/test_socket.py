@@ -295,7 +295,7 @@ async def test_a_hub_that_closes_closes_its_clients() -> None:
 
 
 class UnavailableBroker(Broker):
-    def open(self, name: str, deliver: object) -> Any:
+    def open(self, name: str, deliver: object, find_retention: object = None) -> Any:
         @asynccontextmanager
         async def session() -> AsyncIterator[BrokerSession]:
             yield UnavailableSession()

@@ -447,7 +447,8 @@ class ChannelActor:
             later = self._run(job)
             if later is not None:
                 await later()
-            elif count % JOBS_PER_TURN == 0:
+            elif count % JOBS_PER_TURN == 0 or self.outgoing.needs_turn:
+                self.outgoing.needs_turn = False
                 await trio.lowlevel.checkpoint()
         if self._reason is None:
             self._busy, self._jobs = False, None
@@ -542,6 +543,7 @@ class ChannelActor:
                 data = self._encode_broadcast(one.event, one.payload, one.to_self)
                 if not self._socket.hub.publish_nowait(data, self._hub_channel):
                     return _Pending(data, results[at + 1 :])
+                self._socket.end_broadcast()
             elif kind is Stop:
                 self._reply_all(self._machine.stopped(self.join))
                 self._set_ended(one)

@@ -56,6 +56,8 @@ class History:
     seconds: float | None = HISTORY_SECONDS
     keep_last: bool = False
     id_field: str = "id"
+    retention: Retention = field(init=False, repr=False, compare=False)
+    """The same for the hub."""
     _key: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,12 +67,8 @@ class History:
             raise InvalidOption(f"keep_last must be True or False, not {self.keep_last!r}")
         if not isinstance(self.id_field, str):
             raise InvalidOption(f"id_field must be a str, not {self.id_field!r}")
+        object.__setattr__(self, "retention", Retention(self.size, self.seconds))
         object.__setattr__(self, "_key", _json.encode(self.id_field))
-
-    @property
-    def retention(self) -> Retention:
-        """The same for the hub."""
-        return Retention(self.size, self.seconds)
 
     def is_wanted(self, payload: Any) -> bool:
         """Whether a client that joins with this payload receives events from the history."""

@@ -162,7 +162,8 @@ class ServerMachine:
     def receive(self, message: PhoenixMessage) -> tuple[Output, ...]:
         """Handle a message of the client."""
         topic, event, ref = message.topic, message.event, message.ref
-        if _is_long(ref) or _is_long(message.join_ref):
+        # Refs may be numbers.
+        if len(str(ref)) > MAX_NAME or len(str(message.join_ref)) > MAX_NAME:
             return (_reply(message.join_ref, ref, topic, "error", TOO_LONG),)
         if event == JOIN:
             return self._join(message)
@@ -311,10 +312,6 @@ class ServerMachine:
         for join in ended:
             self._end(join)
         return tuple([CallEnd(join, reason) for join in ended])
-
-
-def _is_long(ref: Any) -> bool:
-    return ref is not None and len(str(ref)) > MAX_NAME
 
 
 def _reply(

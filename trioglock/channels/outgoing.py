@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from ..connection import Connection
+from ..connection.send_queue import SendQueue
 from ..connection.writer import Writer
 from ..errors import ConnectionClosed
 from ..frames import Close, Data, PreparedMessage
@@ -42,15 +43,21 @@ class OutgoingFrames:
         "_page_lock",
         "_queue",
         "_size",
+        "needs_turn",
         "replied",
+        "send_queue",
         "writer",
     )
 
     def __init__(self, connection: Connection[Any, Any], max_queue: int, max_bytes: int) -> None:
         self.writer: Writer = connection._writer  # noqa: SLF001 - part of the same package
         """The writer of the connection."""
+        self.send_queue: SendQueue = connection._send_queue  # noqa: SLF001
+        """The queue of the writer."""
         self.replied: bool = False
         """Set by :meth:`reply`."""
+        self.needs_turn: bool = False
+        """Whether the next message of the client should wait: for space, or for other tasks."""
         self._connection = connection
         self._max_queue = max_queue
         self._max_bytes = max_bytes
@@ -71,10 +78,17 @@ class OutgoingFrames:
         """Whether frames wait in the queue."""
         return self._queue is not None
 
+    @property
+    def has_space(self) -> bool:
+        """Whether a frame can be sent without a queue, or the connection is closing."""
+        writer = self.writer
+        return self._queue is None and (writer.has_space or writer.closed)
+
     def reply(self, frame: Data) -> None:
         """Send a frame that the client has caused; a full queue stops reading from the client."""
         self.replied = True
         if self._queue is not None:
+            self.needs_turn = True
             self._append(frame)
         elif not self.writer.closed:
             self.writer.put(frame)
@@ -120,9 +134,9 @@ class OutgoingFrames:
 
     async def wait_space(self) -> None:
         """Wait until a frame can be sent without a queue, or the connection is closing."""
-        await self._wait_queue()
-        while not (self.writer.closed or self.writer.has_space):
-            await self.writer.wait_space()
+        while not self.has_space:
+            if self._queue is None:
+                await self.writer.wait_space()
             await self._wait_queue()
 
     async def _wait_queue(self) -> None:

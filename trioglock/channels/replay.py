@@ -8,7 +8,7 @@ import trio
 
 from ..connection.fanout import Fanout
 from ..pubsub import Gap, Hub, Message
-from ..pubsub.history import PAGE_BYTES, id_before, parse_id, size_of
+from ..pubsub.history import PAGE_BYTES, MessageHistory, id_before, parse_id, size_of
 from ..pubsub.message import Event
 from ..pubsub.patterns import ChannelFilter
 from ..pubsub.queue import make_queue
@@ -43,10 +43,10 @@ class Replay(QueuedSubscriber):
     def __init__(self, member: ChannelActor, topic: TopicSubscriber, hub: Hub) -> None:
         max_bytes = min(hub.max_queue_bytes, PAGE_BYTES)
         queue = make_queue(hub.max_queue, "resume", max_bytes=max_bytes, gaps=True)
-        history = hub._topic_history()  # noqa: SLF001 - a part of the package
         channels = ChannelFilter(topic.channel, literal=True, everyone=False)
+        history = hub._topic_history()  # noqa: SLF001 - a part of the package
         super().__init__(channels, queue, hub.counters, history)
-        self._topic_history = history
+        self._history: MessageHistory = history
         self._member = member
         self._topic = topic
         self._is_sending = True
@@ -67,8 +67,8 @@ class Replay(QueuedSubscriber):
         """
         position = after
         if position is None:
-            position = self._topic_history.last
-            for latest in await self._topic_history.latest(self.channels, 1):
+            position = self._history.last
+            for latest in await self._history.latest(self.channels, 1):
                 assert latest.id is not None
                 position = id_before(latest.id)
         self.resume_after(position)
@@ -136,7 +136,7 @@ class Replay(QueuedSubscriber):
     def _expects_duplicates(self) -> bool:
         """Whether the hub has not received all events yet that were read from the history."""
         until = self._skip_until
-        return until is not None and parse_id(self._topic_history.last) < until
+        return until is not None and parse_id(self._history.last) < until
 
     def _deliver(self, message: Message) -> None:
         frame, origin = self._topic.read(message)

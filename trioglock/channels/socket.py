@@ -8,12 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import trio
 
 from ..connection import Connection
 from ..connection._sync import ignore
+from ..connection.fanout import Fanout
 from ..disconnect import Disconnect
 from ..errors import ConnectionClosed, UsageError
 from ..frames import Close, Data
@@ -50,6 +52,9 @@ EXPIRED = Close(1008, "the credentials have expired")
 
 MALFORMED = Close(1011)
 """What Phoenix sends, because its process crashes."""
+
+SECONDS_PER_TURN = 0.01
+"""The broadcasts of one client let other tasks run after this time."""
 
 REPLIED = Reply()
 """Lets the connection stop reading from a client that does not read its replies."""
@@ -131,6 +136,10 @@ class ChannelsSocket(Socket[None, Any]):
         self._hub_is_open = True
         self._is_limited = False  # the log contains a message about it
         self._is_closing = False  # no more messages are handled
+        # The turn of the scheduler in which this client has broadcast, and when it should end.
+        self._fanout = Fanout.current()
+        self._turn = -1
+        self._turn_ends = 0.0
 
     # Hooks.
 
@@ -169,9 +178,13 @@ class ChannelsSocket(Socket[None, Any]):
                 return self._exceed(message, self._joins, "joins")
         self.frame_size = len(frame)
         self.receive(message)
-        if not self.outgoing.replied:
+        outgoing = self.outgoing
+        if not outgoing.replied:
             return None, None
-        self.outgoing.replied = False
+        send_queue = outgoing.send_queue
+        if outgoing.needs_turn or send_queue.size >= send_queue.threshold:
+            self._hold()
+        outgoing.replied = False
         return REPLIED, None
 
     async def terminate(self, reason: Disconnect, state: None) -> None:  # noqa: ARG002
@@ -211,8 +224,32 @@ class ChannelsSocket(Socket[None, Any]):
             self._is_closing = True
             return Close(1008, f"too many {kind}"), None
         self._run(self.machine.exceeded(message, f"too many {kind}"))
+        self._hold()
         self.outgoing.replied = False
         return REPLIED, None
+
+    def _hold(self) -> None:
+        """Handle the next message later, if it is time for other tasks or the client to read.
+
+        Many small messages can arrive at once, and cause much larger replies.
+        """
+        outgoing = self.outgoing
+        if outgoing.needs_turn or not outgoing.has_space:
+            outgoing.needs_turn = False
+            self.connection._actor.hold(self._wait_turn)  # noqa: SLF001 - the same package
+
+    async def _wait_turn(self) -> None:
+        await trio.lowlevel.checkpoint()
+        await self.outgoing.wait_space()
+
+    def end_broadcast(self) -> None:
+        """Let other tasks run soon if the broadcasts of this client take long."""
+        now = perf_counter()
+        if self._fanout.turns != self._turn:
+            self._turn, self._turn_ends = self._fanout.turns, now + SECONDS_PER_TURN
+        elif now > self._turn_ends:
+            self._turn = -1
+            self.outgoing.needs_turn = self.outgoing.replied = True
 
     def receive(self, message: PhoenixMessage) -> None:
         """Handle a message of the client."""

@@ -7,8 +7,9 @@ A hook runs immediately if that keeps the order, and otherwise as a job of the m
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Callable, Coroutine
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterator
 from functools import partial
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, Generic
 
 import trio
@@ -53,9 +54,11 @@ class Actor(Generic[StateT]):
         "_backlog_waiters",
         "_closed_error",
         "_current_run",
+        "_frames",
         "_on_failure",
         "_results",
         "_socket",
+        "_wait",
         "backlog",
         "call_hook",
         "cast_hook",
@@ -94,6 +97,8 @@ class Actor(Generic[StateT]):
         self._on_failure = on_failure
         self._closed_error = closed_error
         self._current_run: Run = _NO_RUN
+        self._frames: Iterator[Any] = iter(_NO_RUN)  # the rest of the current run
+        self._wait: Callable[[], Awaitable[None]] | None = None
         self._backlog_waiters = NO_WAITERS
         self.init_stream: Hook = hook_of(socket, "init_stream")
         self.connect: Hook = hook_of(socket, "handle_connect")
@@ -274,9 +279,10 @@ class Actor(Generic[StateT]):
         self.mailbox.active = SYNC_HOOK
         # stop() empties the run, which ends the loop.
         self._current_run = run
+        frames = self._frames = iter(run)
         before = state
         try:
-            for frame in run:
+            for frame in frames:
                 returned = call(frame, state)
                 if returned.__class__ is not tuple:
                     returned = split(hook, returned)
@@ -308,6 +314,27 @@ class Actor(Generic[StateT]):
         if deliver is not None:
             receive_queue.notify()
 
+    def hold(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Handle no other message before ``wait`` has returned.
+
+        Call it only inside a plain ``handle_receive``.
+
+        Args:
+            wait: does not raise, and returns immediately when the connection is closing.
+        """
+        if self.mailbox.runs_in_task:
+            self._wait = wait
+            return
+        run = self._current_run
+        rest = run[len(run) - length_hint(self._frames) :]
+        run.clear()
+        self.backlog += len(rest)
+        self.mailbox.put(partial(self._receive_held, wait, rest))
+
+    async def _receive_held(self, wait: Callable[[], Awaitable[None]], run: Run) -> None:
+        await wait()
+        await self._receive_queued(run)
+
     async def _receive_queued(self, run: Run) -> None:
         # Like _run_hook() for each message, but without two coroutines for each.
         mailbox, hook = self.mailbox, self.receive_hook
@@ -330,6 +357,9 @@ class Actor(Generic[StateT]):
             self.backlog -= 1
             if not self.backlog:
                 self._backlog_waiters.unpark_all()
+            if self._wait is not None:
+                wait, self._wait = self._wait, None
+                await wait()
 
     def receive_invalid(self, error: DecodeError, frame: Data) -> None:
         """Run ``handle_invalid`` for a malformed message. Neither waits nor raises."""

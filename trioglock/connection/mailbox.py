@@ -177,6 +177,11 @@ class Mailbox:
         finally:
             self._task = None  # it refers to this object
 
+    @property
+    def runs_in_task(self) -> bool:
+        """Whether the current task is the mailbox's."""
+        return self._task is not None and trio.lowlevel.current_task() is self._task
+
     def leave(self) -> None:
         """Record that the hook has returned, and wake the mailbox's task."""
         self.active = None

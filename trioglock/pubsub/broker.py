@@ -11,7 +11,6 @@ from typing import TypeAlias
 import trio
 
 from ..connection.fanout import Fanout
-from ..errors import UsageError
 from ..frames import Data
 from ..options import check_whole
 from .history import (
@@ -21,7 +20,7 @@ from .history import (
     MessageHistory,
     Retention,
     check_history,
-    find_retention,
+    join_retentions,
 )
 from .message import INCOMING, TOPIC_PREFIX, Event, Message
 
@@ -49,7 +48,11 @@ class BrokerSession(ABC):
     """The latest messages, if the broker keeps a history."""
 
     topic_history: MessageHistory | None = None
-    """The latest messages of topics: see :meth:`Broker.open_with_topics`."""
+    """The latest messages of topics: see :meth:`Broker.open`."""
+
+    find_retention: FindRetention | None = None
+    """Returns the retention of any channel. By default the channels have a history that are neither
+    topics nor ``incoming``, if there is a :attr:`history`."""
 
     @abstractmethod
     async def publish(self, channel: str, data: Data) -> None:
@@ -82,6 +85,8 @@ class BrokerSession(ABC):
         Args:
             channel: as for :meth:`publish`.
         """
+        if self.find_retention is not None:
+            return self.find_retention(channel) is not None
         is_path = channel != INCOMING and not channel.startswith(TOPIC_PREFIX)
         return is_path and self.history is not None
 
@@ -90,43 +95,24 @@ class Broker(ABC):
     """The configuration of a broker. It runs no tasks; its sessions do."""
 
     @abstractmethod
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
+    def open(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
+    ) -> AbstractAsyncContextManager[BrokerSession]:
         """Connect a hub for the duration of an ``async with`` block.
 
         Args:
             name: name of the hub. Only messages published under this name are delivered.
-            deliver: called with every message and every gap, in the trio thread.
+            deliver: called with every message and every gap, in the trio thread. A gap on the
+                channel ``incoming`` concerns all channels without a history.
+            find_retention: returns the retention of the channel of a topic. It is passed only if a
+                class of :mod:`trioglock.channels` has a history. Then the session must have a
+                :attr:`~BrokerSession.topic_history`.
 
         Raises:
             BrokerUnavailable: on entry: the broker could not be reached in time.
             BrokerError: on entry: the broker returned an error, for example because of a wrong
                 password.
         """
-
-    def open_with_topics(
-        self,
-        name: str,  # noqa: ARG002 - the default
-        deliver: Deliver,  # noqa: ARG002
-        find_retention: FindRetention,  # noqa: ARG002
-    ) -> AbstractAsyncContextManager[BrokerSession]:
-        """Connect a hub that keeps the latest messages of some topics.
-
-        Called in place of :meth:`open` if a class of :mod:`trioglock.channels` has a history. The
-        session has a :attr:`~BrokerSession.topic_history`.
-
-        Args:
-            name: as for :meth:`open`.
-            deliver: as for :meth:`open`. A gap on the channel ``incoming`` concerns all channels
-                without a history.
-            find_retention: returns the retention of the channel of a topic.
-
-        Raises:
-            UsageError: the broker keeps no history of topics. This is the default.
-        """
-        raise UsageError(
-            f"{type(self).__name__} keeps no history of topics: remove the history of your "
-            "channel classes, or override open_with_topics()"
-        )
 
 
 class MemoryBroker(Broker):
@@ -163,25 +149,17 @@ class MemoryBroker(Broker):
         self._retention = None if history is None else Retention(history, history_seconds)
         self._exchanges: dict[str, MemoryExchange] = {}
 
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
-        return self._open(name, deliver, None)
-
-    def open_with_topics(
-        self, name: str, deliver: Deliver, find_retention: FindRetention
-    ) -> AbstractAsyncContextManager[BrokerSession]:
-        return self._open(name, deliver, find_retention)
-
     @asynccontextmanager
-    async def _open(
-        self, name: str, deliver: Deliver, topics: FindRetention | None
+    async def open(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
         await trio.lowlevel.checkpoint()
         exchange = self._exchanges.get(name)
         if exchange is None:
             exchange = self._exchanges[name] = MemoryExchange(self._history_bytes)
-        session = MemorySession(exchange, find_retention(self._retention, topics))
+        session = MemorySession(exchange, join_retentions(self._retention, find_retention))
         session.history = None if self._retention is None else exchange.history
-        session.topic_history = None if topics is None else exchange.history
+        session.topic_history = None if find_retention is None else exchange.history
         exchange.members[deliver] = None
         try:
             yield session
@@ -222,9 +200,9 @@ class MemoryExchange:
 class MemorySession(BrokerSession):
     """The session of one hub."""
 
-    def __init__(self, exchange: MemoryExchange, find: FindRetention) -> None:
+    def __init__(self, exchange: MemoryExchange, find_retention: FindRetention) -> None:
+        self.find_retention: FindRetention = find_retention
         self._exchange = exchange
-        self._find_retention = find
 
     async def publish(self, channel: str, data: Data) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -235,11 +213,8 @@ class MemorySession(BrokerSession):
         self._deliver(channel, data)
         return True
 
-    def has_history(self, channel: str) -> bool:
-        return self._find_retention(channel) is not None
-
     def _deliver(self, channel: str, data: Data) -> bool:
-        retention = self._find_retention(channel)
+        retention = self.find_retention(channel)
         if retention is None:
             return self._exchange.deliver(Message(channel, data))
         return self._exchange.deliver(self._exchange.history.add(channel, data, retention))

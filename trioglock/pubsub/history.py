@@ -33,10 +33,10 @@ __all__ = [
     "Position",
     "Retention",
     "check_history",
-    "find_retention",
     "format_id",
     "id_after",
     "id_before",
+    "join_retentions",
     "parse_id",
     "size_of",
 ]
@@ -82,7 +82,7 @@ FindRetention: TypeAlias = Callable[[str], Retention | None]
 """Returns the retention of a channel, or None if its messages are not kept."""
 
 
-def find_retention(default: Retention | None, topics: FindRetention | None) -> FindRetention:
+def join_retentions(default: Retention | None, topics: FindRetention | None) -> FindRetention:
     """Return the retention of all channels of a hub as one function.
 
     Args:

@@ -189,12 +189,14 @@ class Hub:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        name, deliver = self.name, self._deliver
-        if self._topic_retentions:
-            opening = self._broker.open_with_topics(name, deliver, self._find_topic_retention)
-        else:
-            opening = self._broker.open(name, deliver)
+        topics = [self._find_topic_retention] if self._topic_retentions else []
+        opening = self._broker.open(self.name, self._deliver, *topics)
         async with opening as session, open_scope() as nursery:
+            if topics and session.topic_history is None:
+                raise UsageError(
+                    f"{type(self._broker).__name__} keeps no history of topics: remove the history "
+                    "of your channel classes, or set topic_history of its sessions"
+                )
             self._session, self._nursery = session, nursery
             for listener in self._listeners:
                 self._start_listener(listener)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from ..._hints import describe_value
 from ..._scope import open_scope
@@ -15,7 +15,7 @@ from ...errors import BrokerError, BrokerUnavailable, InvalidOption
 from ...options import check_seconds
 from ...retry import Backoff
 from ..broker import HISTORY_SECONDS, Broker, BrokerSession, Deliver
-from ..history import FindRetention, Retention, check_history, find_retention
+from ..history import FindRetention, Retention, check_history, join_retentions
 from .address import parse_address
 from .connection import RedisTimings
 from .history import RedisHistory, RedisSession
@@ -95,22 +95,14 @@ class RedisBroker(Broker):
     def __repr__(self) -> str:
         return f"<RedisBroker at {self._address}>"
 
-    def open(self, name: str, deliver: Deliver) -> AbstractAsyncContextManager[BrokerSession]:
-        return self._open(name, deliver, None)
-
-    def open_with_topics(
-        self, name: str, deliver: Deliver, find_retention: FindRetention
-    ) -> AbstractAsyncContextManager[BrokerSession]:
-        return self._open(name, deliver, find_retention)
-
     @asynccontextmanager
-    async def _open(
-        self, name: str, deliver: Deliver, topics: FindRetention | None
+    async def open(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
         address, timings, keys = self._address, self._timings, HubKeys(name)
-        has_history = not (self._retention is None and topics is None)
+        has_history = not (self._retention is None and find_retention is None)
         commands = CommandPipeline(address, timings, keys.ids if has_history else None)
-        retention = find_retention(self._retention, topics)
+        retention = join_retentions(self._retention, find_retention)
         history = RedisHistory(commands, keys, retention) if has_history else None
         receiver = PubSubReceiver(address, timings, keys, history, deliver)
         commands.partner, receiver.partner = receiver, commands
@@ -121,7 +113,7 @@ class RedisBroker(Broker):
             try:
                 session = RedisSession(commands, keys, retention)
                 session.history = None if self._retention is None else history
-                session.topic_history = None if topics is None else history
+                session.topic_history = None if find_retention is None else history
                 yield session
             finally:
                 commands.close()

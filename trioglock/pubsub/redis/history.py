@@ -49,14 +49,10 @@ class RedisHistory(MessageHistory):
     ) -> None:
         self._commands = commands
         self._keys = keys
-        self._find_retention = find_retention
-
-    def has_history(self, channel: str) -> bool:
-        """Whether the messages of a channel are kept."""
-        return self._find_retention(channel) is not None
+        self.find_retention: FindRetention = find_retention
 
     def _retention(self, channel: str) -> Retention:
-        return self._find_retention(channel) or UNLIMITED
+        return self.find_retention(channel) or UNLIMITED
 
     async def read_ids(self) -> tuple[str, str]:
         """Return the newest id of any channel, and the one with which the history began."""
@@ -181,13 +177,10 @@ class RedisSession(BrokerSession):
     ) -> None:
         self._commands = commands
         self._keys = keys
-        self._find_retention = find_retention
-
-    def has_history(self, channel: str) -> bool:
-        return self._find_retention(channel) is not None
+        self.find_retention: FindRetention = find_retention
 
     async def publish(self, channel: str, data: Data) -> None:
-        retention = self._find_retention(channel)
+        retention = self.find_retention(channel)
         if retention is None:
             await self._commands.request("PUBLISH", self._keys.plain(channel), data)
             return

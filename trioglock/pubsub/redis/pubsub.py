@@ -195,7 +195,9 @@ class PubSubReceiver(ReconnectingConnection):
 
     def _check_plain(self, channel: str) -> None:
         history = self._history
-        if history is not None and not self._has_plain and history.has_history(channel):
+        if history is None or self._has_plain:
+            return
+        if history.find_retention(channel) is not None:
             self._has_plain = True
             _logger.warning(
                 "a message on %r has no id and is not in the history: "
