@@ -405,7 +405,14 @@ async def test_the_client_of_this_package_renews_its_credentials() -> None:
 
 @pytest.mark.parametrize(
     "expires_at",
-    [None, "tomorrow", True, float("nan"), dt.datetime(2030, 1, 1, tzinfo=dt.UTC)],
+    [
+        None,
+        "tomorrow",
+        True,
+        float("nan"),
+        pytest.param(10**400, id="huge"),
+        dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
+    ],
 )
 def test_an_expiry_that_is_no_time_is_refused(expires_at: Any) -> None:
     with pytest.raises(InvalidOption, match="Unix time"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from trioglock.protocols import phoenix
 from trioglock.protocols.phoenix import InvalidMessage
 from trioglock.pubsub import Broker, BrokerSession, Hub, MemoryBroker
 from trioglock.pubsub.broker import Deliver
-from trioglock.pubsub.history import FindRetention, id_before
+from trioglock.pubsub.history import FindRetention, id_before, parse_id
 
 pytestmark = [MOCK_CLOCK]
 
@@ -275,12 +276,27 @@ async def test_broadcasts_that_can_have_no_id_are_errors() -> None:
         for payload in payloads:
             with pytest.raises(InvalidMessage, match="must have a dict as its payload"):
                 await site.channels.broadcast("room:1", "news", payload)
-        with pytest.raises(InvalidMessage, match="choose another id_field"):
-            await site.channels.broadcast("room:1", "news", {"id": None})
         await site.channels.broadcast("plain:1", "news", b"binary")
         await raw.join()
         await raw.send("1", "2", "room:1", "shout", ["a list"])
         assert (await raw.receive())[3] == "phx_error"
+
+
+async def test_an_id_in_a_payload_is_replaced() -> None:
+    """The payload may be that of a client."""
+    async with serving() as site, site.dial() as raw:
+        await raw.join()
+        await raw.send("1", "2", "room:1", "shout", {"id": "forged", "n": 1})
+        frames = [await raw.raw()]
+        assert (await raw.receive())[1] == "2"
+        await site.channels.broadcast("room:1", "news", {"id": None, "n": 2})
+        frames.append(await raw.raw())
+        for number, frame in enumerate(frames, 1):
+            assert isinstance(frame, str)
+            assert frame.count('"id"') == 1
+            payload = json.loads(frame)[4]
+            assert payload["n"] == number
+            assert parse_id(payload["id"])
 
 
 async def test_only_broadcasts_are_kept() -> None:
@@ -299,18 +315,18 @@ async def test_only_broadcasts_are_kept() -> None:
 
 
 async def test_an_event_that_is_not_kept_has_no_id_and_is_not_sent_to_later_members() -> None:
-    """It may contain what an id cannot be added to, and keeps its place among the others."""
+    """Clients cannot forge an id. The event keeps its place among the others."""
     async with serving() as site, site.dial() as raw, site.dial() as other:
         await raw.join()
         await other.join()
         await send(site, 1)
         await read(raw, 1)
-        await raw.send("1", "2", "room:1", "typing", {"id": "al"})
+        await raw.send("1", "2", "room:1", "typing", {"id": "5-0", "name": "al"})
         await raw.alive()
         await send(site, 2)
         await site.channels.broadcast("room:1", "typing", ["bo"], keep=False)
         _, [first] = await read(other, 1)
-        assert await other.receive() == [None, None, "room:1", "typing", {"id": "al"}]
+        assert await other.receive() == [None, None, "room:1", "typing", {"name": "al"}]
         await read(other, 1)
         assert await other.receive() == [None, None, "room:1", "typing", ["bo"]]
         await read(raw, 1)

@@ -133,8 +133,8 @@ async def test_events_that_are_not_kept_do_not_end_channels_after_an_outage(
     """They may be missing, but nothing else is."""
     async with serving(redis.broker(history=history)) as site, site.dial() as raw:
         await join(raw, None)
-        await site.channels.broadcast("room:1", "typing", {"id": 5}, keep=False)
-        assert await raw.receive() == [None, None, "room:1", "typing", {"id": 5}]
+        await site.channels.broadcast("room:1", "typing", {"n": 5}, keep=False)
+        assert await raw.receive() == [None, None, "room:1", "typing", {"n": 5}]
         assert redis.ask("KEYS *phoenix*").count("phoenix") == 0
         redis.send_plainly("CLIENT KILL TYPE pubsub")
         await send(site, 1)

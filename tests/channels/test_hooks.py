@@ -566,6 +566,7 @@ class Fine(Channel[None]):
         ((Push("phx_close", {}), 0), "event must be"),
         ((Push("x", object()), 0), ""),
         ((Answer("ok", object()), 0), ""),
+        ((Answer(5, {}), 0), "status must be a str"),  # type: ignore[arg-type]
         ((Broadcast("x", object()), 0), ""),
         (((Answer("ok"), "more"), 0), "must return a result"),
         (({"a": 1}, 0), 'to answer a push, return Answer("ok", {...}), state'),
@@ -622,6 +623,30 @@ async def test_a_join_that_is_refused_in_another_way_crashes_with_a_hint(
         await raw.alive()
     assert hint in caplog.text
     assert Room.ends == []
+
+
+async def test_a_channel_broadcasts_before_it_has_joined_and_after_its_end() -> None:
+    ended = []
+
+    class Room(Channel[str]):
+        async def join(self, topic: str, payload: Any, user: Any) -> Any:
+            await self.broadcast("comes", {})
+            return {}, ""
+
+        async def terminate(self, reason: Any, state: str) -> None:
+            await self.broadcast("goes", {})
+            ended.append(self)
+
+    async with serving_channels(Room) as site, site.dial() as one:
+        await one.join()
+        async with site.dial() as other:
+            await other.join()
+            assert await events(one, 1) == [("comes", {})]
+        assert await events(one, 1) == [("goes", {})]
+        await ended[0].broadcast("later", {})
+        assert await events(one, 1) == [("later", {})]
+        with pytest.raises(ChannelClosed):
+            await ended[0].push("later", {})
 
 
 async def test_only_handle_in_can_answer(caplog: pytest.LogCaptureFixture) -> None:
@@ -709,6 +734,16 @@ async def test_a_join_whose_response_cannot_be_encoded_has_crashed_and_terminate
         ]
     reasons = [(type(reason), state) for _, reason, state in cls.ends]
     assert reasons == [(HookError, 5), (Rejoined, 5), (HookError, 5)]
+
+
+async def test_a_join_can_be_refused_without_a_response() -> None:
+    class Room(Channel[None]):
+        def join(self, topic: str, payload: Any, user: Any) -> Any:
+            raise JoinRefused(None)
+
+    async with serving_channels(Room) as site, site.dial() as raw:
+        reply = await raw.ask("1", "1", "room:1", "phx_join", {})
+        assert reply[4] == {"response": None, "status": "error"}
 
 
 async def test_a_refusal_that_cannot_be_encoded_has_crashed() -> None:

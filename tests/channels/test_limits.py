@@ -102,7 +102,10 @@ async def test_a_client_that_does_not_stop_is_closed_with_1008(kind: str) -> Non
                 await raw.receive()
         for _ in range(20):
             join_ref, ref, topic, *_ = message
-            assert await raw.ask(*message) == error(join_ref, ref, topic, "too many messages")
+            refusal = error(join_ref, ref, topic, "too many messages")
+            if kind == "leaves":  # counted only
+                refusal[4] = {"response": {}, "status": "ok"}
+            assert await raw.ask(*message) == refusal
         await raw.send(*message)
         assert await close_code(raw) == (1008, "too many messages")
         await other.alive()
@@ -164,6 +167,26 @@ async def test_leaving_and_joining_in_turn_is_limited() -> None:
         )
         await trio.sleep(4)
         await raw.join("room:1", "7")
+
+
+@MOCK_CLOCK
+async def test_a_leave_beyond_the_limit_is_handled_and_counts() -> None:
+    async with (
+        serving_channels(Room, message_rate=Rate(3, per=1000), join_rate=None) as site,
+        site.dial() as raw,
+    ):
+        await raw.join()
+        await raw.send("1", "2", "room:1", "x", {})
+        await raw.send("1", "3", "room:1", "x", {})
+        assert [(await raw.receive())[4]["status"] for _ in range(2)] == ["ok", "ok"]
+        reply = await raw.ask("1", "4", "room:1", "x", {})
+        assert reply == error("1", "4", "room:1", "too many messages")
+        reply = await raw.ask("1", "5", "room:1", "phx_leave", {})
+        assert reply[1:] == ["5", "room:1", "phx_reply", {"response": {}, "status": "ok"}]
+        assert (await raw.receive())[3] == "phx_close"
+        for _ in range(10):
+            await raw.send("1", "6", "room:1", "phx_leave", {})
+        assert await close_code(raw) == (1008, "too many messages")
 
 
 @MOCK_CLOCK

@@ -132,6 +132,36 @@ async def test_a_client_is_tracked_when_it_has_joined(autojump_clock: MockClock)
         assert list(presence.presence.state) == list(site.keys()) == ["al", "bo"]
 
 
+async def test_entries_can_be_changed_and_removed_before_the_client_has_joined(
+    autojump_clock: MockClock,
+) -> None:
+    refusals: list[str] = []
+
+    class Undecided(PresenceRoom):
+        async def join(self, topic: str, payload: Any, user: Any) -> tuple[Any, str]:
+            for key in ("al", "bo", "cy"):
+                await self.presence.track(self, key, {"status": "new"})
+            await self.presence.untrack(self, "al")
+            await self.presence.update(self, "bo", {"status": "away"})
+            calls: list[Any] = [self.presence.track, self.presence.update]
+            for call, key in zip(calls, ("cy", "al"), strict=True):
+                with pytest.raises(UsageError) as refused:
+                    await call(self, key, {})
+                refusals.append(str(refused.value))
+            return {}, ""
+
+    async with serving_presence(room=Undecided) as site, site.dial() as raw:
+        await raw.join()
+        [[*_, event, state]] = await received(raw)
+        assert event == "presence_state"
+        shown = {key: [meta["status"] for meta in entry["metas"]] for key, entry in state.items()}
+        assert shown == {"bo": ["away"], "cy": ["new"]}
+        assert [text.split(" the key")[0] for text in refusals] == [
+            "the channel already has",
+            "the channel does not have",
+        ]
+
+
 @pytest.mark.parametrize("seconds", [0, 5])
 async def test_a_client_that_disconnects_while_it_joins_leaves_no_entry(
     autojump_clock: MockClock, seconds: float, caplog: pytest.LogCaptureFixture

@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.channels.helpers import ChannelsSite, serving_channels
 from tests.channels.history_helpers import GapBroker
 from tests.pubsub.redis_server import RealRedis
-from trioglock.channels import Answer, Broadcast, Channel, Channels, Push
+from trioglock.channels import Answer, Broadcast, Channel, Channels, History, Push
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, RedisBroker
 
 
@@ -153,15 +153,20 @@ async def test_a_disconnect_reaches_every_process(make_broker: Any) -> None:
         await other.alive()
 
 
+class Kept(Room):
+    history = History()
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [Room, Kept])
 async def test_a_disconnect_during_an_interruption_of_redis_takes_effect(
-    redis: RealRedis, caplog: pytest.LogCaptureFixture
+    redis: RealRedis, caplog: pytest.LogCaptureFixture, kind: type[Room]
 ) -> None:
     broker = RedisBroker(redis.url)
     options: Any = {"connect": lambda request: request.params["u"], "id": lambda user: user or None}
     url = "ws://memory.test/socket/websocket?vsn=2.0.0&u="
     async with (
-        serving_channels(Room, hub=Hub(broker=broker), **options) as site,
+        serving_channels(kind, hub=Hub(broker=broker), **options) as site,
         site.dial(f"{url}al") as first,
         site.dial(f"{url}bo") as second,
         site.dial(url) as without_id,

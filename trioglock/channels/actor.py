@@ -35,7 +35,7 @@ from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..protocols.phoenix.message import PhoenixMessage, check_event
 from .channel import Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
 from .history import GAP
-from .machine import JoinState, ServerMachine, TopicJoin
+from .machine import JOIN_CRASHED, JoinState, ServerMachine, TopicJoin
 from .outgoing import OutgoingFrames
 from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
 from .topics import add_origin, hub_channel
@@ -125,6 +125,7 @@ class ChannelActor:
         "join",
         "origin",
         "outgoing",
+        "pending_presence",
     )
 
     def __init__(self, socket: ChannelsSocket, join: TopicJoin, hooks: ChannelHookTable) -> None:
@@ -136,6 +137,8 @@ class ChannelActor:
         self.connection: Connection[Any, Any] = socket.connection
         self.origin: str | None = None
         """Identifies this member in broadcasts that it does not receive; None before the first."""
+        self.pending_presence: dict[str, dict[str, Any]] | None = None
+        """The entries of :class:`.Presence` to add when the client has joined."""
         self._socket = socket
         self._channel: Any = None  # before the join begins, and after the end
         self._hub_channel = hub_channel(join.topic)
@@ -222,7 +225,7 @@ class ChannelActor:
             ):
                 mistake.add_note("To refuse a client, raise trioglock.channels.JoinRefused.")
             self._log_join()
-            self._refuse(None)
+            self._refuse(JOIN_CRASHED)
         except BaseException:  # the client joins again, or the connection is ending
             self._forget()
             raise
@@ -253,7 +256,7 @@ class ChannelActor:
             return
         except Exception as failure:
             self._log_join()
-            self._fail_join(None, others, failure)
+            self._fail_join(JOIN_CRASHED, others, failure)
             return
         self._reply_all(others)
         callbacks, self._start_callbacks = self._start_callbacks, ()
@@ -581,9 +584,8 @@ class ChannelActor:
         """Return the data of a broadcast, and its channel in the hub."""
         channel = self._hub_channel
         if self.hooks.history is not None:
-            if keep:
-                self.hooks.history.check_broadcast(payload)
-            else:
+            payload = self.hooks.history.without_id(payload, keep=keep)
+            if not keep:
                 channel = hub_channel(self.join.topic, keep=False)
         data = self._socket.serializer.encode_broadcast(
             self.join.topic, check_event(event), payload

@@ -59,7 +59,7 @@ def broadcast(
                 "history must be that of the channel class, such as Room.history, not "
                 f"{describe_value(history)}"
             )
-        history.check_broadcast(payload)
+        payload = history.without_id(payload)
     frame = _serializer.encode_broadcast(check_topic(topic), check_event(event), payload)
     refuse_trio_task("broadcast", "channels.broadcast")
     publish(

@@ -98,7 +98,7 @@ class Channel(Generic[StateT]):
         Returns:
             ``(response, state)``: the response for the client, a JSON value or ``bytes``, and the
             initial state. With a :attr:`history`, the response must be a dict. Default: ``({},
-            user)``.
+            user)``, so that every client can join.
 
         Raises:
             JoinRefused: the client may not join. After any other exception the client receives the
@@ -216,6 +216,8 @@ class Channel(Generic[StateT]):
     ) -> None:
         """Broadcast an event to all clients that have joined the topic, in every process.
 
+        This is also allowed in ``join``, in ``terminate`` and after the end of the channel.
+
         Args:
             event: the name of the event.
             payload: a JSON value, or ``bytes`` for a binary message.
@@ -230,7 +232,7 @@ class Channel(Generic[StateT]):
         await self._attached.broadcast(event, payload, to_self, keep)
 
     def cast(self, message: Any) -> None:
-        """Queue a message for :meth:`handle_cast`. Allowed in hooks.
+        """Queue a message for :meth:`handle_cast`. Allowed in hooks, and in any task.
 
         A cast during ``join`` is handled after the client has received the response.
 

@@ -148,10 +148,10 @@ class Channels:
             BrokerUnavailable, BrokerError: the broker has not accepted the message.
             UsageError: the hub is not open.
         """
+        history = self._routes.find_history(check_topic(topic))
+        if history is not None:
+            payload = history.without_id(payload, keep=keep)
         data = self._encode(topic, event, payload)
-        history = self._routes.find_history(topic)
-        if history is not None and keep:
-            history.check_broadcast(payload)
         await self.hub.publish(data, hub_channel(topic, keep=keep or history is None))
 
     def local_broadcast(self, topic: str, event: str, payload: Any) -> None:

@@ -59,7 +59,11 @@ class Credentials:
 
     def __post_init__(self) -> None:
         value = self.expires_at
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        try:
+            is_time = isinstance(value, int | float) and not math.isnan(value)
+        except OverflowError:  # an int that no float can contain
+            is_time = False
+        if isinstance(value, bool) or not is_time:
             raise InvalidOption(
                 "expires_at must be a Unix time in seconds, such as time.time() + 3600, not "
                 f"{describe_value(value)}"

@@ -97,22 +97,26 @@ class History:
             {"reason": "after must be the id of an event, 0 for all events that are kept, or null"}
         )
 
-    def check_broadcast(self, payload: Any) -> None:
-        """Check that an id can be added to a payload.
+    def without_id(self, payload: Any, *, keep: bool = True) -> Any:
+        """Return the payload of a broadcast without an id, which may come from a client.
+
+        Args:
+            payload: the payload.
+            keep: whether an id will be added.
 
         Raises:
-            InvalidMessage: it cannot.
+            InvalidMessage: no id can be added to it.
         """
         if not isinstance(payload, dict):
+            if not keep:
+                return payload
             raise InvalidMessage(
                 "a broadcast of a channel with a history must have a dict as its payload, to which "
                 f"its id is added as {self.id_field!r}, not {describe_value(payload)}"
             )
         if self.id_field in payload:
-            raise InvalidMessage(
-                f"the payload of a broadcast cannot contain {self.id_field!r}, because its id is "
-                "added with this name: choose another id_field for the history"
-            )
+            return {key: value for key, value in payload.items() if key != self.id_field}
+        return payload
 
     def add_id(self, frame: str, event_id: str) -> str:
         """Return a broadcast with an id, without decoding it.

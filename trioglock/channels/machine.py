@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
+from .._hints import describe_value
+from ..protocols.phoenix.errors import InvalidMessage
 from ..protocols.phoenix.message import (
     CLOSE,
     ERROR,
@@ -225,16 +227,15 @@ class ServerMachine:
         join.state = JoinState.JOINED
         return _after_join(join, "ok", response)
 
-    def refused(self, join: TopicJoin, response: Any = None) -> tuple[PhoenixMessage, ...]:
-        """Handle the failure of ``join``; without a response it has crashed."""
+    def refused(self, join: TopicJoin, response: Any = JOIN_CRASHED) -> tuple[PhoenixMessage, ...]:
+        """Handle the failure of ``join``."""
         if not self._end(join):
             return ()
-        return _after_join(join, "error", JOIN_CRASHED if response is None else response)
+        return _after_join(join, "error", response)
 
-    def join_crashed(self, join: TopicJoin, response: Any = None) -> PhoenixMessage:
+    def join_crashed(self, join: TopicJoin, response: Any = JOIN_CRASHED) -> PhoenixMessage:
         """Return the reply to a join whose response cannot be sent. The join has ended."""
         self._end(join)
-        response = JOIN_CRASHED if response is None else response
         return _reply(join.join_ref, join.ref, join.topic, "error", response)
 
     def push(self, join: TopicJoin, event: str, payload: Any) -> PhoenixMessage | None:
@@ -246,7 +247,13 @@ class ServerMachine:
     def answer(
         self, join: TopicJoin, ref: str | None, status: str, response: Any
     ) -> PhoenixMessage | None:
-        """Return the message for a reply, or None if the push must not be answered (again)."""
+        """Return the message for a reply, or None if the push must not be answered (again).
+
+        Raises:
+            InvalidMessage: the status is not a str.
+        """
+        if not isinstance(status, str):
+            raise InvalidMessage(f"status must be a str, not {describe_value(status)}")
         if join.refs is None or ref not in join.refs:
             return None
         join.refs.remove(ref)

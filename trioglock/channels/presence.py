@@ -124,11 +124,19 @@ class Presence:
         self._open_replica()
         actor = check_actor(channel)
         meta = copy_meta(actor.join.topic, key, meta)
-        if actor.join.state is JoinState.JOINING:
-            actor.add_start_callback(partial(self._track, actor, key, meta))
-        elif key in self._tracked.get(actor, ()):
+        if key in (actor.pending_presence or {}) or key in self._tracked.get(actor, {}):
             raise UsageError(f"the channel already has the key {key!r}; use presence.update()")
+        if actor.join.state is not JoinState.JOINING:
+            self._track(actor, key, meta)
+        elif actor.pending_presence is None:
+            actor.pending_presence = {key: meta}
+            actor.add_start_callback(partial(self._track_pending, actor))
         else:
+            actor.pending_presence[key] = meta
+
+    def _track_pending(self, actor: ChannelActor) -> None:
+        entries, actor.pending_presence = actor.pending_presence, None
+        for key, meta in (entries or {}).items():
             self._track(actor, key, meta)
 
     def _track(self, actor: ChannelActor, key: str, meta: dict[str, Any]) -> None:
@@ -140,10 +148,7 @@ class Presence:
             actor.add_end_callback(partial(self._forget, actor))
             entries = self._tracked[actor] = {}
             self._needs_state[actor] = None  # the client has none, so it ignores diffs
-        if key in entries:
-            entries[key] = replica.update(entries[key], meta)
-        else:
-            entries[key] = replica.track(actor.join.topic, key, meta)
+        entries[key] = replica.track(actor.join.topic, key, meta)
         self._wake()
 
     async def update(self, channel: Channel[Any], key: str, meta: Mapping[str, Any]) -> None:
@@ -160,11 +165,15 @@ class Presence:
             InvalidOption, EncodeError: as for :meth:`track`.
         """
         replica = self._open_replica()
-        entries = self._tracked.get(check_actor(channel), {})
-        if key not in entries:
+        actor = check_actor(channel)
+        pending, entries = actor.pending_presence or {}, self._tracked.get(actor, {})
+        if key in pending:
+            pending[key] = copy_meta(channel.topic, key, meta)
+        elif key in entries:
+            entries[key] = replica.update(entries[key], copy_meta(channel.topic, key, meta))
+            self._wake()
+        else:
             raise UsageError(f"the channel does not have the key {key!r}; use presence.track()")
-        entries[key] = replica.update(entries[key], copy_meta(channel.topic, key, meta))
-        self._wake()
 
     async def untrack(self, channel: Channel[Any], key: str) -> None:
         """Remove an entry; do nothing if the channel does not have it.
@@ -173,7 +182,9 @@ class Presence:
             channel: as for :meth:`track`.
             key: as for :meth:`track`.
         """
-        entry = self._tracked.get(channel._attached, {}).pop(key, None)  # noqa: SLF001
+        actor = channel._attached  # noqa: SLF001
+        (actor.pending_presence or {}).pop(key, None)
+        entry = self._tracked.get(actor, {}).pop(key, None)
         if entry is not None and self._replica is not None:
             self._replica.untrack(entry)
             self._wake()

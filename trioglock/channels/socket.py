@@ -21,7 +21,7 @@ from ..errors import ConnectionClosed, UsageError
 from ..frames import Close, Data
 from ..hooks import ConnectionInfo, Reply, Socket
 from ..options import Rate
-from ..protocols.phoenix.message import JOIN, PhoenixMessage
+from ..protocols.phoenix.message import JOIN, LEAVE, PhoenixMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Hub
 from .actor import ChannelActor
@@ -168,7 +168,8 @@ class ChannelsSocket(Socket[None, Any]):
             return self._refuse(error), None
         if self._messages.left:
             self._messages.left -= 1
-        elif not self._messages.take():
+        elif not self._messages.take() and (message.event != LEAVE or self._messages.is_overdrawn):
+            # A leave counts, too, but a client that it has left behind would receive on.
             return self._exceed(message, self._messages, "messages")
         event = message.event
         if event == JOIN or (event == ACCESS_TOKEN and self._options.refresh is not None):

@@ -19,7 +19,7 @@ from trio_websocket import ConnectionClosed
 
 from ..channels import Answer, Broadcast, Channel, Channels, JoinRefused, Presence, Push, Stop
 from ..channels.handshake import ConnectRequest
-from ..channels.machine import JoinState, ServerMachine, TopicJoin
+from ..channels.machine import JOIN_CRASHED, JoinState, ServerMachine, TopicJoin
 from ..channels.outgoing import OutgoingFrames
 from ..channels.socket import ChannelsSocket
 from ..connection import Connection
@@ -398,7 +398,7 @@ class _MockMachine(ServerMachine):
         self.client.join_ended()
         return super().joined(join, response)
 
-    def refused(self, join: TopicJoin, response: Any = None) -> tuple[PhoenixMessage, ...]:
+    def refused(self, join: TopicJoin, response: Any = JOIN_CRASHED) -> tuple[PhoenixMessage, ...]:
         self.client.join_ended()
         return super().refused(join, response)
 
