@@ -544,7 +544,9 @@ class ChannelActor:
                     self.outgoing.send(self._encode(message))
             elif kind is Broadcast:
                 data = self._encode_broadcast(one.event, one.payload, one.to_self)
-                if not self._socket.hub.publish_nowait(data, self._hub_channel):
+                # What hub.publish_nowait() checks is valid here.
+                session = self._socket.hub._open_session()  # noqa: SLF001 - the same package
+                if not session.publish_nowait(self._hub_channel, data):
                     return _Pending(data, results[at + 1 :])
                 self._socket.end_broadcast()
             elif kind is Stop:
