@@ -17,7 +17,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from trioglock.channels import Left
 from trioglock.channels.machine import (
     CallEnd,
     CallHandleIn,
@@ -37,7 +36,7 @@ class Conversation(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.server = ServerMachine(lambda topic: topic != "nope", max_topics=2)
+        self.server = ServerMachine(lambda topic: topic != "nope" or None, max_topics=2)
         self.refs = itertools.count(1)
         self.to_server = deque[PhoenixMessage]()
         self.to_client = deque[PhoenixMessage]()
@@ -193,7 +192,10 @@ class Conversation(RuleBasedStateMachine):
     def connection_ends(self, really: int) -> None:
         if really == 0:
             self.lost = True
-            self.run(self.server.close(Left()))
+            joins = list(self.server.joins.values())
+            self.server.close()
+            for join in joins:
+                self.end(join)
             self.to_client.clear()
 
     # What holds.

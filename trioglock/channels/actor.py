@@ -547,7 +547,9 @@ class ChannelActor:
                 data, channel = self._encode_broadcast(
                     one.event, one.payload, one.to_self, one.keep
                 )
-                if not self._socket.hub.publish_nowait(data, channel):
+                # What hub.publish_nowait() checks is valid here.
+                session = self._socket.hub._open_session()  # noqa: SLF001 - the same package
+                if not session.publish_nowait(channel, data):
                     return _Pending(data, channel, results[at + 1 :])
                 self._socket.end_broadcast()
             elif kind is Stop:

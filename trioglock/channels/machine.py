@@ -99,6 +99,8 @@ class CallJoin:
 
     join: TopicJoin
     payload: Any
+    kind: Any
+    """The class of the channel."""
 
 
 @dataclass(slots=True)
@@ -143,19 +145,19 @@ class ServerMachine:
     """The joins of one client.
 
     Args:
-        is_topic: whether there is a channel for a topic.
+        find: returns the class of the channel for a topic, or None.
         max_topics: maximum number of topics that the client may have joined.
         can_refresh: whether the client may push a new token.
     """
 
-    __slots__ = ("_can_refresh", "_is_topic", "_max_topics", "joins")
+    __slots__ = ("_can_refresh", "_find", "_max_topics", "joins")
 
     def __init__(
-        self, is_topic: Callable[[str], bool], max_topics: int, can_refresh: bool = False
+        self, find: Callable[[str], Any], max_topics: int, can_refresh: bool = False
     ) -> None:
         self.joins: dict[str, TopicJoin] = {}
         """The joins that have not ended, by topic, including those that wait for their hooks."""
-        self._is_topic = is_topic
+        self._find = find
         self._max_topics = max_topics
         self._can_refresh = can_refresh
 
@@ -197,7 +199,8 @@ class ServerMachine:
     def _join(self, message: PhoenixMessage) -> tuple[Output, ...]:
         topic, ref = message.topic, message.ref
         # A route with a star may match these. "phoenix" is the topic of heartbeats.
-        if topic in ("", PHOENIX) or not self._is_topic(topic):
+        kind = None if topic in ("", PHOENIX) else self._find(topic)
+        if kind is None:
             return (_reply(None, ref, topic, "error", UNMATCHED),)
         if len(topic) > MAX_NAME:
             return (_reply(message.join_ref, ref, topic, "error", TOO_LONG),)
@@ -205,7 +208,7 @@ class ServerMachine:
         if old is None and len(self.joins) >= self._max_topics:
             return (_reply(message.join_ref, ref, topic, "error", TOO_MANY),)
         join = self.joins[topic] = TopicJoin(topic, message.join_ref, ref, old)
-        call = CallJoin(join, message.payload)
+        call = CallJoin(join, message.payload, kind)
         if old is None:
             return (call,)
         end = CallEnd(old, Left() if old.is_leaving else Rejoined())
@@ -313,12 +316,10 @@ class ServerMachine:
         """Return the reply to a message that is not handled because of a limit."""
         return _reply(message.join_ref, message.ref, message.topic, "error", {"reason": reason})
 
-    def close(self, reason: EndReason) -> tuple[CallEnd, ...]:
-        """Handle the end of the connection."""
-        ended = tuple(self.joins.values())
-        for join in ended:
+    def close(self) -> None:
+        """End all joins with the connection."""
+        for join in tuple(self.joins.values()):
             self._end(join)
-        return tuple([CallEnd(join, reason) for join in ended])
 
 
 def _reply(

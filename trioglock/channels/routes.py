@@ -93,7 +93,3 @@ class ChannelRoutes:
         """Whether a class has a history."""
         kinds = (*self._exact.values(), *(kind for _, kind in self._prefixes))
         return any(kind.history is not None for kind in kinds)
-
-    def has_topic(self, topic: str) -> bool:
-        """Whether there is a class for a topic."""
-        return self.find(topic) is not None

@@ -25,7 +25,7 @@ from ..protocols.phoenix.message import JOIN, LEAVE, PhoenixMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Hub
 from .actor import ChannelActor
-from .channel import hook_table
+from .channel import Channel, hook_table
 from .credentials import ExpiryTimer, Refresh, TokenRefresher
 from .limits import TokenBucket
 from .machine import (
@@ -111,7 +111,7 @@ class ChannelsSocket(Socket[None, Any]):
         self.index: TopicIndex = index
         self.serializer: V2ServerSerializer = index.serializer
         self.machine: ServerMachine = ServerMachine(
-            options.routes.has_topic, options.max_topics, options.refresh is not None
+            options.routes.find, options.max_topics, options.refresh is not None
         )
         self.user: Any = user
         self.id: str | None = id
@@ -124,7 +124,6 @@ class ChannelsSocket(Socket[None, Any]):
         self.waiting_size: int = 0
         """The total size of the frames whose messages wait for hooks of channels."""
         self._options = options
-        self._find = options.routes.find
         self._decode = index.serializer.decode
         self._messages = TokenBucket(options.message_rate)
         self._joins = TokenBucket(options.join_rate)
@@ -189,7 +188,7 @@ class ChannelsSocket(Socket[None, Any]):
         return REPLIED, None
 
     async def terminate(self, reason: Disconnect, state: None) -> None:  # noqa: ARG002
-        self.machine.close(reason)
+        self.machine.close()
         self._stop_expiry()
         if self.id is not None:
             self.index.remove_id(self.id, self)
@@ -266,17 +265,16 @@ class ChannelsSocket(Socket[None, Any]):
                 self.outgoing.reply(self.serializer.encode(output))
             case CallLeave(join, ref):
                 self.actors[join].leave(ref)
-            case CallJoin(join, payload):
-                self._join(join, payload)
+            case CallJoin(join, payload, kind):
+                self._join(join, payload, kind)
             case CallRefresh(join_or_none, ref, payload):
                 self._refresh(join_or_none, ref, payload)
             case CallEnd(join, reason):
                 if join in self.actors:
                     self._end_before_next(self.actors[join], reason)
 
-    def _join(self, join: TopicJoin, payload: Any) -> None:
-        kind, topic = self._find(join.topic), join.topic
-        assert kind is not None
+    def _join(self, join: TopicJoin, payload: Any, kind: type[Channel[Any]]) -> None:
+        topic = join.topic
         actor = self.actors[join] = ChannelActor(self, join, hook_table(kind))
         if topic in self._ending:
             self._ending[topic] = partial(actor.begin, kind, payload)

@@ -126,11 +126,6 @@ class TopicIndex:
     def __len__(self) -> int:
         return len(self._topics)
 
-    def members(self, topic: str) -> tuple[ChannelActor, ...]:
-        """Return the members of a topic in this process, in the order in which they joined."""
-        found = self._topics.get(topic)
-        return () if found is None else tuple(found.members)
-
     def new_origin(self) -> str:
         """Return a new origin, unique among all processes."""
         self._origins += 1

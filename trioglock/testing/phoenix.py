@@ -311,7 +311,7 @@ class MockClient(ChannelsSocket):
         """The ``auth_token``, or None."""
         self.received: list[ClientMessage] = []
         """All received messages, oldest first, including heartbeats."""
-        machine = _MockMachine(self.machine._is_topic, self.machine._max_topics)
+        machine = _MockMachine(self.machine._find, self.machine._max_topics)
         machine.client = self
         self.machine: ServerMachine = machine
         self._joining = TopicJoin("", None, None, None)  # the latest join
