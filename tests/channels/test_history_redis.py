@@ -44,6 +44,10 @@ class Short(Room):
     history = History(size=3, seconds=0.3)
 
 
+class Forever(Room):
+    history = History(size=3, seconds=None)
+
+
 class Plain(Channel[None]):
     pass
 
@@ -52,6 +56,7 @@ ALL: dict[str, type[Channel[Any]]] = {
     "room:*": Room,
     "long:*": Long,
     "short:*": Short,
+    "forever:*": Forever,
     "plain:*": Plain,
 }
 
@@ -143,6 +148,21 @@ async def test_events_that_are_not_kept_do_not_end_channels_after_an_outage(
         assert await raw.receive() == [None, None, "room:1", "typing", {}]
         await raw.alive()
     assert "history" not in caplog.text
+
+
+@pytest.mark.slow
+async def test_expired_topics_are_removed_although_others_are_kept_without_a_limit(
+    redis: RealRedis,
+) -> None:
+    async with serving(redis.broker()) as site:
+        await send(site, 1, topic="forever:1")
+        for number in range(100):
+            await send(site, number, topic=f"short:{number}")
+        await trio.sleep(0.35)
+        await send(site, *range(300))
+        names = redis.ask("ZRANGE {trioglock}:channels 0 -1")
+        assert names.count("phoenix:topic:") < 5
+        assert "phoenix:topic:forever:1" in names
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 The messages on the ``news`` channel of the ``trioglock`` hub are in the stream
 ``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel, the one with
-which the history began, and the longest time in milliseconds for which a channel is kept, 0 for no
-limit. The sorted set ``{trioglock}:channels`` contains the time of the latest message of each
+which the history began, and the longest time in milliseconds for which any channel has been kept, 0
+for no limit. The sorted set ``{trioglock}:channels`` contains the time of the latest message of each
 channel. The braces put all keys of a hub into one hash slot, and no hub name contains them.
 """
 
@@ -60,6 +60,15 @@ end
 if longest > 0 then
   local oldest = string.format('(%.0f', now - longest)
   redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', oldest)
+else
+  -- The time does not show which streams have expired. With two samples for each message, there are
+  -- about as many expired ones as others, at most.
+  local prefix = string.sub(KEYS[3], 1, -1 - #ARGV[1])
+  for _, name in ipairs(redis.call('ZRANDMEMBER', KEYS[2], 2)) do
+    if redis.call('EXISTS', prefix .. name) == 0 then
+      redis.call('ZREM', KEYS[2], name)
+    end
+  end
 end
 redis.call('PUBLISH', KEYS[3], id .. ' ' .. born .. ' ' .. ARGV[2])
 return id
