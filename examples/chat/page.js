@@ -563,6 +563,7 @@ function confirmRemoval(person) {
   };
   dialog.returnValue = "";
   dialog.showModal();
+  dialog.querySelector("[value=cancel]").focus();  // the harmless button
 }
 
 find("me").onclick = () => {

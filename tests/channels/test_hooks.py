@@ -182,7 +182,7 @@ async def test_a_router_takes_the_place_of_handle_in() -> None:
         return Answer("ok", event.payload), state + 1
 
     class Room(Recording):
-        handle_in = router  # type: ignore[assignment]
+        handle_in = router
 
     async with serving_channels(Room) as site, site.dial() as raw:
         await raw.join()

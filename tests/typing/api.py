@@ -60,7 +60,7 @@ from trioglock.channels import (
 from trioglock.channels import Stop as StopChannel
 from trioglock.codecs import JSON, Msgpack
 from trioglock.pubsub import Gap, Hub
-from trioglock.routing import EventSocket
+from trioglock.routing import EventSocket, Router
 
 
 @dataclass(frozen=True)
@@ -355,6 +355,21 @@ class Room(Channel[Count]):
         print(reason, state)
 
 
+class RoutedRoom(Channel[Count]):
+    """A Router takes the place of a hook."""
+
+    handle_in = Router()
+
+
+class WrongRoom(Channel[Count]):
+    """The hooks have one state."""
+
+    def handle_in(  # type: ignore[override]
+        self, event: str, payload: Any, state: str
+    ) -> tuple[ChannelResult, str]:
+        return Broadcast("shout", payload, keep=False), state
+
+
 def authenticate(request: ConnectRequest) -> str | None:
     """What ``connect`` gets."""
     assert_type(request.token, str | None)
@@ -366,6 +381,7 @@ async def channels_server(hub: Hub) -> None:
     channels = Channels({"room:*": Room}, hub=hub, connect=authenticate, id=str)
     async with hub, serve(channels.socket, "127.0.0.1", 0):
         await channels.broadcast("room:1", "shout", {})
+        await channels.broadcast("room:1", "typing", {}, keep=False)
         await channels.disconnect("user:1")
     Channels({"room:*": Room()}, hub=hub)  # type: ignore[dict-item]
     Channels({"room:*": Counter}, hub=hub)  # type: ignore[dict-item]

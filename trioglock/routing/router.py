@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .._hints import describe_value
 from .._redact import label
@@ -66,6 +66,10 @@ class Router:
 
     def __repr__(self) -> str:
         return f"<Router {self.noun or '(no noun)'}, {len(self._handlers)} handlers>"
+
+    if TYPE_CHECKING:
+        # In a class of a channel, a Router takes the place of a method.
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     # Defining.
 
