@@ -3,8 +3,8 @@
 The messages on the ``news`` channel of the ``trioglock`` hub are in the stream
 ``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel, the one with
 which the history began, and the longest time in milliseconds for which any channel has been kept, 0
-for no limit. The sorted set ``{trioglock}:channels`` contains the time of the latest message of each
-channel. The braces put all keys of a hub into one hash slot, and no hub name contains them.
+for no limit. The sorted set ``{trioglock}:channels`` contains the time of the latest message of
+each channel. The braces put all keys of a hub into one hash slot, and no hub name contains them.
 """
 
 from __future__ import annotations
