@@ -27,9 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers for ``-n auto``: one more than cores, as many tests sleep."""
+    """Return the number of workers for ``-n auto``: two more than cores, as half the time is sleep."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return 1 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
+    return 2 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
