@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers for ``-n auto``: two more than cores, as half the time is sleep."""
+    """Return the number of workers for ``-n auto``: two more than cores, as many tests sleep."""
     affinity = getattr(os, "sched_getaffinity", None)
     return 2 + (len(affinity(0)) if affinity else os.cpu_count() or 1)
 
