@@ -96,6 +96,8 @@ async def attack(url: str, messages: Iterator[Message], reads: bool, seconds: fl
                     sent += 1
                     if sent % 20 == 0:
                         await asyncio.sleep(0)
+            # An attack that ends has given a reason to close, and the machine may be busy.
+            async with asyncio.timeout(30):
                 await link.wait_closed()
         code = link.close_code
         if reader is not None:
