@@ -205,13 +205,13 @@ class MessageHeartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A limit on messages in a time.
+    """A limit on the number of messages in a period of time.
 
-    With ``send_rate`` of a client it is a strict sliding window: no more than ``messages`` arrive
-    at the server in any ``per`` seconds. Their delay in the network varies, so the limit is
+    For the ``send_rate`` of a client, it is a strict sliding window: no more than ``messages``
+    arrive at the server in any ``per`` seconds. Their delay in the network varies, so the limit is
     enforced with a margin.
 
-    With the limits of :class:`trioglock.channels.Channels` it is a token bucket: a client may send
+    For the limits of :class:`trioglock.channels.Channels`, it is a token bucket: a client may send
     ``messages`` at once, and ``messages / per`` in each second after that.
 
     Args:
