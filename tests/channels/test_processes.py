@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from tests.channels.helpers import ChannelsSite, serving_channels
 from tests.channels.history_helpers import GapBroker
 from tests.pubsub.redis_server import RealRedis
+from trioglock import MemoryListener, serve
 from trioglock.channels import Answer, Broadcast, Channel, Channels, History, Push
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, RedisBroker
 
@@ -208,6 +209,29 @@ async def test_clients_are_not_all_closed_at_once_after_an_interruption(
         broker.deliver(Gap(1.0))
         broker.deliver(Gap(1.0))
     assert [round((one - began) * 200) for one in closed] == list(range(40))
+
+
+def test_clients_are_closed_after_an_interruption_in_every_run() -> None:
+    """Each ``trio.run`` has a clock of its own."""
+    broker = GapBroker()
+    channels = Channels({"room:*": Room}, hub=Hub(broker=broker), id=lambda _: "all")
+
+    async def run(jump: float) -> float:
+        trio.lowlevel.current_clock().jump(jump)  # type: ignore[attr-defined]
+        listener = MemoryListener()
+        async with (
+            channels.hub,
+            serve(channels.socket, listeners=[listener]) as server,
+            ChannelsSite(channels, listener, server).dial() as raw,
+        ):
+            began = trio.current_time()
+            broker.deliver(Gap(1.0))
+            await raw.connection.wait_closed()
+            return trio.current_time() - began
+        raise AssertionError
+
+    for jump in (1000.0, 0.0):
+        assert trio.run(run, jump, clock=MockClock(autojump_threshold=0)) < 1
 
 
 async def test_broadcasts_of_one_client_arrive_in_order(make_broker: Any) -> None:

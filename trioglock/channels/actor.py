@@ -35,7 +35,7 @@ from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..protocols.phoenix.message import PhoenixMessage, check_event
 from .channel import Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
 from .history import GAP
-from .machine import JOIN_CRASHED, JoinState, ServerMachine, TopicJoin
+from .machine import JOIN_CRASHED, OVERLOADED, JoinState, ServerMachine, TopicJoin
 from .outgoing import OutgoingFrames
 from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
 from .topics import add_origin, hub_channel
@@ -63,7 +63,6 @@ TERMINATE_SECONDS = 10.0
 PUBLISH_SECONDS = 10.0
 """Seconds that publishing the broadcast of a hook may take."""
 
-OVERLOADED = {"reason": "too many messages are waiting"}
 NO_HISTORY = {"reason": "the history cannot be read"}
 
 TERMINATED = Left()

@@ -11,7 +11,8 @@ from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import publish
 from ..pubsub.redis.blocking_publish import refuse_trio_task
 from .history import History
-from .topics import DISCONNECT, hub_channel, id_channel
+from .ids import DISCONNECT, id_channel
+from .topics import hub_channel
 
 __all__ = ["broadcast", "disconnect"]
 

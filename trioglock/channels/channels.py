@@ -18,10 +18,11 @@ from ..server import ServeTarget
 from .channel import Channel
 from .credentials import Refresh
 from .handshake import Authenticate, ChannelsTarget, Identify
+from .ids import DISCONNECT, IdIndex, id_channel
 from .limits import check_rate
 from .routes import ChannelRoutes
 from .socket import ChannelsSocket, SocketOptions
-from .topics import DISCONNECT, TopicIndex, hub_channel, id_channel, topic_of
+from .topics import TopicIndex, hub_channel, topic_of
 
 __all__ = ["Channels"]
 
@@ -117,6 +118,7 @@ class Channels:
         options = SocketOptions(
             routes=self._routes,
             index=self._index,
+            ids=IdIndex(hub),
             max_topics=max_topics,
             message_rate=message_rate,
             join_rate=join_rate,

@@ -17,7 +17,7 @@ import trio
 from .._hints import describe_value
 from .._timer import Entry, current_timer
 from ..errors import ConnectionClosed, InvalidOption
-from .machine import TopicJoin
+from .machine import OVERLOADED, TopicJoin
 
 if TYPE_CHECKING:
     from .socket import ChannelsSocket
@@ -37,7 +37,6 @@ UNAUTHORIZED = {"reason": "unauthorized"}
 EXPIRED = {"reason": "the credentials have expired"}
 OTHER_USER = {"reason": "the access_token is that of another user"}
 FAILED = {"reason": "refresh failed"}
-TOO_MANY = {"reason": "too many messages are waiting"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,7 @@ class TokenRefresher:
         elif hash(token) == self._accepted and not self._waiting:
             answer(join, ref, None)
         elif len(self._waiting) >= self._max:
-            answer(join, ref, TOO_MANY)
+            answer(join, ref, OVERLOADED)
         else:
             self._waiting.append(_Waiting(join, ref, token))
             if not self._is_running:

@@ -1,4 +1,4 @@
-"""The limits on what one client may send in a time."""
+"""The limits on how many messages one client may send in a period of time."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ JOIN_CRASHED = {"reason": "join crashed"}
 JOINED_AGAIN = {"reason": "joined again"}
 CRASHED = {"reason": "channel_crash"}
 LOST = {"reason": "events may be missing"}
+OVERLOADED = {"reason": "too many messages are waiting"}
 
 
 class JoinState(Enum):

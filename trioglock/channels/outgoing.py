@@ -15,12 +15,14 @@ from ..connection.writer import Writer
 from ..errors import ConnectionClosed
 from ..frames import Close, Data, PreparedMessage
 
-__all__ = ["TRY_AGAIN_LATER", "OutgoingFrames", "close_connection"]
+__all__ = ["HUB_CLOSED", "TRY_AGAIN_LATER", "OutgoingFrames", "close_connection"]
 
 _logger = logging.getLogger("trioglock.channels")
 
 TRY_AGAIN_LATER = 1013
 """Registered with IANA for RFC 6455, section 7.4.2."""
+
+HUB_CLOSED = Close(1001, "the hub has closed")
 
 
 class OutgoingFrames:

@@ -27,6 +27,7 @@ from ..pubsub import Hub
 from .actor import ChannelActor
 from .channel import Channel, hook_table
 from .credentials import ExpiryTimer, Refresh, TokenRefresher
+from .ids import IdIndex
 from .limits import TokenBucket
 from .machine import (
     ACCESS_TOKEN,
@@ -67,6 +68,7 @@ class SocketOptions:
     Args:
         routes: the channel classes.
         index: the topics of this process.
+        ids: the connections of this process that have an id.
         max_topics: maximum number of topics that a client may have joined.
         message_rate: the limit on all messages of a client, or None.
         join_rate: the limit on joins and new tokens, or None.
@@ -76,6 +78,7 @@ class SocketOptions:
 
     routes: ChannelRoutes
     index: TopicIndex
+    ids: IdIndex
     max_topics: int
     message_rate: Rate | None
     join_rate: Rate | None
@@ -149,7 +152,7 @@ class ChannelsSocket(Socket[None, Any]):
         self._start_expiry()
         if self.id is not None:
             try:
-                self.index.add_id(self.id, self)
+                self._options.ids.add(self.id, self)
             except UsageError:
                 self._hub_is_open = False
 
@@ -191,7 +194,7 @@ class ChannelsSocket(Socket[None, Any]):
         self.machine.close()
         self._stop_expiry()
         if self.id is not None:
-            self.index.remove_id(self.id, self)
+            self._options.ids.remove(self.id, self)
         for actor in list(self.actors.values()):
             if not (actor.has_joined and actor.hooks.terminate_is_async):
                 actor.end_now(reason)

@@ -11,44 +11,33 @@ The first character tells text from binary: Redis returns binary data that is va
 from __future__ import annotations
 
 import logging
-import math
 import re
 import secrets
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import trio
-
-from .._hints import describe_value
 from ..connection.fanout import Fanout
-from ..errors import ConnectionClosed, InvalidOption
-from ..frames import Close, Data, PreparedMessage
+from ..errors import ConnectionClosed
+from ..frames import Data, PreparedMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Gap, Hub, Message, Subscriber
 from ..pubsub.message import INCOMING, TOPIC_PREFIX
 from .channel import ChannelHookTable
-from .outgoing import close_connection
+from .outgoing import HUB_CLOSED, close_connection
 from .replay import Replay
 
 if TYPE_CHECKING:
     from .actor import ChannelActor
-    from .socket import ChannelsSocket
 
-__all__ = ["IdSubscriber", "TopicIndex", "TopicSubscriber", "hub_channel", "id_channel", "topic_of"]
+__all__ = ["TopicIndex", "TopicSubscriber", "hub_channel", "topic_of"]
 
 _logger = logging.getLogger("trioglock.channels")
 
 ORIGIN_BYTE = b"\xff"
 BROADCAST_BYTE = b"\x02"
-DISCONNECT = "disconnect"
 
-CLOSES_PER_SECOND = 200
-"""How many clients with an id are closed after an interruption of the connection to the broker."""
-
-_has_origin = re.compile(r"([0-9a-f]{16}-[0-9]+) (?=\[)").match
-
-HUB_CLOSED = Close(1001, "the hub has closed")
+_match_origin = re.compile(r"([0-9a-f]{16}-[0-9]+) (?=\[)").match
 
 
 def hub_channel(topic: str, *, keep: bool = True) -> str:
@@ -56,21 +45,13 @@ def hub_channel(topic: str, *, keep: bool = True) -> str:
     return f"{TOPIC_PREFIX}{'topic' if keep else 'unkept'}:{topic}"
 
 
+TOPICS = hub_channel("")
+"""The beginning of the channels of topics."""
+
+
 def topic_of(channel: str) -> str | None:
     """Return the topic of a channel of the hub, or None if it belongs to no topic."""
-    prefix = hub_channel("")
-    return channel.removeprefix(prefix) if channel.startswith(prefix) else None
-
-
-def id_channel(id: str) -> str:  # noqa: A002 - the term of Phoenix
-    """Return the channel for messages to the connections with an id.
-
-    Raises:
-        InvalidOption: it is not a str.
-    """
-    if not isinstance(id, str):
-        raise InvalidOption(f"id must be a str, not {describe_value(id)}")
-    return f"{TOPIC_PREFIX}id:{id}"
+    return channel.removeprefix(TOPICS) if channel.startswith(TOPICS) else None
 
 
 def add_origin(frame: Data, origin: str) -> Data:
@@ -91,7 +72,7 @@ def split_origin(data: Data) -> tuple[Data, str | None]:
     if isinstance(data, str):
         if data.startswith("["):
             return data, None
-        origin = _has_origin(data)
+        origin = _match_origin(data)
         if origin is not None:
             return data[origin.end() :], origin[1]
         data = data.encode()
@@ -115,13 +96,10 @@ class TopicIndex:
         self.hub: Hub = hub
         self.serializer: V2ServerSerializer = V2ServerSerializer()
         self._topics: dict[str, TopicSubscriber] = {}
-        self._ids: dict[str, IdSubscriber] = {}
         self._process = secrets.token_hex(8)
         self._origins = 0
         self._gap: Gap | None = None
-        self._id_gap: Gap | None = None
         self._is_unreadable = False
-        self._next_close = -math.inf
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -207,50 +185,6 @@ class TopicIndex:
         """Remove a topic."""
         if self._topics.get(subscriber.topic) is subscriber:
             del self._topics[subscriber.topic]
-
-    def add_id(self, id: str, socket: ChannelsSocket) -> None:  # noqa: A002 - the term of Phoenix
-        """Add a connection with an id.
-
-        Raises:
-            UsageError: the hub is not open.
-        """
-        subscriber = self._ids.get(id)
-        if subscriber is None:
-            subscriber = IdSubscriber(id, self)
-            self.hub.join(subscriber, id_channel(id))
-            self._ids[id] = subscriber
-        subscriber.sockets[socket] = None
-
-    def remove_id(self, id: str, socket: ChannelsSocket) -> None:  # noqa: A002
-        """Remove a connection; do nothing if it was not added."""
-        subscriber = self._ids.get(id)
-        if subscriber is None:
-            return
-        subscriber.sockets.pop(socket, None)
-        if not subscriber.sockets:
-            self.forget_id(subscriber)
-            self.hub.leave(subscriber, id_channel(id))
-
-    def forget_id(self, subscriber: IdSubscriber) -> None:
-        """Remove an id."""
-        if self._ids.get(subscriber.id) is subscriber:
-            del self._ids[subscriber.id]
-
-    def close_later(self, sockets: Iterable[ChannelsSocket], gap: Gap) -> None:
-        """Close connections one after the other, so that not all clients return at once."""
-        now = trio.current_time()
-        for socket in sockets:
-            if not socket.closes_later:
-                self._next_close = max(now, self._next_close + 1 / CLOSES_PER_SECOND)
-                socket.close_later(self._next_close)
-        if gap is not self._id_gap:
-            self._id_gap = gap
-            _logger.warning(
-                "the clients with an id will be closed with 1001, because calls of disconnect() "
-                "of the last %.1f seconds may be missing: the connection to the broker was "
-                "interrupted",
-                gap.seconds,
-            )
 
     def deliver_local(
         self, topic: str, frame: Data, *, exclude: Container[ChannelActor] = ()
@@ -377,33 +311,3 @@ class TopicSubscriber(Subscriber):
         self.members, self.replays = {}, {}
         for member in members:
             close_connection(member.connection, HUB_CLOSED)
-
-
-class IdSubscriber(Subscriber):
-    """Disconnects the connections of this process that have the same id.
-
-    Args:
-        id: the id.
-        index: the index of all ids.
-    """
-
-    __slots__ = ("_index", "id", "sockets")
-
-    def __init__(self, id: str, index: TopicIndex) -> None:  # noqa: A002 - the term of Phoenix
-        self.id: str = id
-        self.sockets: dict[ChannelsSocket, None] = {}
-        self._index = index
-
-    def put(self, event: Message | Gap) -> None:
-        if isinstance(event, Gap):
-            # It may have been a message to disconnect them.
-            self._index.close_later(self.sockets, event)
-        elif event.data == DISCONNECT and event.channel:
-            for socket in list(self.sockets):
-                socket.disconnect(Close(1001))
-
-    def end(self) -> None:
-        self._index.forget_id(self)
-        sockets, self.sockets = list(self.sockets), {}
-        for socket in sockets:
-            socket.disconnect(HUB_CLOSED)
