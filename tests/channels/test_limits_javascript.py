@@ -68,7 +68,7 @@ async def test_the_official_client_with_hooks_that_hang_new_tokens_and_limits(no
         hub=hub,
         connect=lambda request: read_token(request.params["token"]),
         refresh=lambda token, user: read_token(token),
-        message_rate=Rate(100, per=1),
+        message_rate=Rate(100, per=10),
     )
     with trio.fail_after(30):
         async with hub, serve(channels.socket, "127.0.0.1", 0) as server:

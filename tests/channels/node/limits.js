@@ -8,7 +8,7 @@ const WebSocket = require("ws");
 const socket = new Socket(process.argv[2], {
   params: () => ({ token: "al:3600" }),
   transport: WebSocket,
-  timeout: 400,
+  timeout: 1500,
   rejoinAfterMs: () => 50,
   reconnectAfterMs: () => 50,
 });
