@@ -71,7 +71,7 @@ def test_floods_of_all_kinds_leave_memory_and_the_latency_of_other_clients_bound
                 latencies.append(echo(link, 100 + len(latencies)))
                 peak = max(peak, memory(server))
                 time.sleep(0.02)
-            results = json.loads(attackers.communicate(timeout=30)[0])
+            results = json.loads(attackers.communicate(timeout=90)[0])
         assert server.poll() is None
     for name, (code, sent) in sorted(results.items()):
         print(f"{name}: sent {sent}, closed with {code}")
@@ -83,5 +83,4 @@ def test_floods_of_all_kinds_leave_memory_and_the_latency_of_other_clients_bound
     if group == "large":
         assert results["too large"][0] == 1009
     else:
-        code, sent = results["joins of one topic"]
-        assert code == 1008 or sent <= 1000
+        assert results["joins of one topic"][0] == 1008
