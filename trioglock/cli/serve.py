@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from operator import attrgetter
@@ -40,7 +40,10 @@ TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variabl
 DEFAULT_NAME = "trioglock"
 """The name of the new Hub."""
 
-KINDS = "a Hub, a Channels, a Socket class, a function that returns a Socket, or an async handler"
+KINDS = (
+    "a Hub, a Channels, a Socket class, a function that returns a Socket, an async handler, or a "
+    "mapping of paths to targets"
+)
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
@@ -192,7 +195,8 @@ def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub, a server for Phoenix Channels, or your own target.
 
     TARGET is the module:name of a Hub, a Channels, a Socket class, a function that returns a
-    Socket, or an async handler. The hub of a Channels is opened as well. 'echo' is an echo server.
+    Socket, an async handler, or a mapping of paths to targets. The hubs of these are opened as
+    well. 'echo' is an echo server.
 
     Without TARGET, the command serves a new Hub. Browsers subscribe to the channel in the path of
     their URL. A hub has a page at / that shows the messages of all channels live.
@@ -273,10 +277,9 @@ def load_target(settings: Settings) -> Any:
     target = _import_target(settings.target)
     if isinstance(target, Channels):
         return target.socket
-    owner = getattr(target, "__self__", None)
-    if isinstance(owner, Hub) and target == owner.socket:
-        return owner
-    if not callable(target) and not isinstance(target, Hub | ChannelsTarget):
+    if not isinstance(target, ChannelsTarget) and (hub := find_hub(target)) is not None:
+        return hub
+    if not callable(target) and not isinstance(target, ChannelsTarget | Mapping):
         raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
     if isinstance(target, type) and not issubclass(target, Socket):
         hint = ": serve a Channels with a route to it" if issubclass(target, Channel) else ""
@@ -284,6 +287,16 @@ def load_target(settings: Settings) -> Any:
             f"{settings.target} must be {KINDS}, not the class {target.__name__}{hint}"
         )
     return target
+
+
+def find_hub(target: Any) -> Hub | None:
+    """Return the hub that a target needs."""
+    if isinstance(target, ChannelsTarget):
+        return target.hub
+    owner = getattr(target, "__self__", None)
+    if isinstance(owner, Hub) and target == owner.socket:
+        return owner
+    return target if isinstance(target, Hub) else None
 
 
 @asynccontextmanager
@@ -296,15 +309,18 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
     """
     rules = settings.access_rules
     options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
-    hub = target.hub if isinstance(target, ChannelsTarget) else target
+    targets = target.values() if isinstance(target, Mapping) else [target]
+    hubs = dict.fromkeys([hub for hub in map(find_hub, targets) if hub is not None])
     if not isinstance(target, Hub) and settings.page:
         raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
-    if settings.is_worker and isinstance(hub, Hub) and isinstance(hub.broker, MemoryBroker):
+    if settings.is_worker and any(isinstance(hub.broker, MemoryBroker) for hub in hubs):
         raise InvalidOption(
             f"{settings.target} connects only the clients of one process: give its Hub a broker, "
             "such as Hub(broker=RedisBroker(url)), or use --workers 1"
         )
-    async with hub if isinstance(hub, Hub) else nullcontext():
+    async with AsyncExitStack() as stack:
+        for hub in hubs:
+            await stack.enter_async_context(hub)
         if not isinstance(target, Hub):
             options["process_request"] = rules.refuse_client
             async with serve(target, settings.host, settings.port, **options) as server:

@@ -216,6 +216,8 @@ class HubSocket(Socket[ClientSubscriber | None]):
     def channel_of(self, info: ConnectionInfo) -> str:
         """Return the channel of a client: by default the path without its first slash.
 
+        If the hub is served at ``"/live/*"``, the channel of ``/live/news`` is ``news``.
+
         Args:
             info: the connection, as in ``init_stream``.
 
@@ -223,7 +225,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
             InvalidOption: the client may not subscribe to the channel. The connection is closed
                 with code 1008 and the message of the exception.
         """
-        channel = check_channel(unquote(split_url(info.url).path)[1:])
+        channel = check_channel(unquote(info.http_request.subpath))
         if channel == INCOMING or channel.startswith(TOPIC_PREFIX):
             raise InvalidOption(f"clients cannot subscribe to {channel!r}")
         return channel

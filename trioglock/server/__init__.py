@@ -1,12 +1,7 @@
 """The server: ``serve()``, and the targets that it runs on each connection."""
 
-from .connections import (
-    ConnectionHandler,
-    ConnectionRegistry,
-    ConnectionRunner,
-    HandshakeTarget,
-    ServeTarget,
-)
+from .connections import ConnectionRegistry, ConnectionRunner
+from .routes import ConnectionHandler, HandshakeTarget, PathTargets, Route, Routes, ServeTarget
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
@@ -15,6 +10,9 @@ __all__ = [
     "ConnectionRegistry",
     "ConnectionRunner",
     "HandshakeTarget",
+    "PathTargets",
+    "Route",
+    "Routes",
     "ServeOptions",
     "ServeTarget",
     "Server",
