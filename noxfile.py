@@ -17,6 +17,11 @@ nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build
 
 DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
 READ_PAGE = "from trioglock.cli.live.endpoints import read_page; assert read_page()"
+READ_MODULE = """
+from trioglock import Headers, Request
+from trioglock.pubsub import browser_module
+assert browser_module(Request(target="/", headers=Headers())).body
+"""
 
 # The tests, and the files that they read.
 TESTED = (
@@ -195,6 +200,7 @@ def build(session: nox.Session) -> None:
             session.run(python, "-m", "trioglock", "demo", external=True)
             session.run(python, "-m", "trioglock", "bench", "--messages", "100", external=True)
             session.run(python, "-c", READ_PAGE, external=True)
+            session.run(python, "-c", READ_MODULE, external=True)
 
 
 @nox.session
