@@ -31,12 +31,9 @@ def kinds() -> list[dict[str, Any]]:
 def test_fault_51_a_package_has_one_lowest_version() -> None:
     """``nox -s lowest`` runs the tests with the versions that the extras and the tests name."""
     project = configuration()["project"]
-    lists = [
-        *project["optional-dependencies"].values(),
-        *configuration()["dependency-groups"].values(),
-    ]
+    extras, groups = project["optional-dependencies"], configuration()["dependency-groups"]
     lowest: dict[str, set[str]] = {}
-    for requirement in [*project["dependencies"], *chain(*lists)]:
+    for requirement in chain(project["dependencies"], *extras.values(), *groups.values()):
         if isinstance(requirement, dict):
             continue  # another group
         name, _, version = requirement.partition(";")[0].strip().partition(">=")
