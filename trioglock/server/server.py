@@ -163,10 +163,11 @@ class Server:
         try:
             accepted = await self._handshakes.run(stream, self._nursery)
             if accepted is not None:
+                link, route = accepted
                 try:
-                    await self._runner.run(*accepted, self._nursery)
+                    await self._runner.run(link, route, self._nursery)
                 finally:
-                    self._handshakes.release()
+                    self._handshakes.release(link)
         finally:
             try:
                 await trio.aclose_forcefully(stream)
