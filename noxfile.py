@@ -23,6 +23,12 @@ TESTED = (
     *("tests", "docs", "examples", "benchmarks", "newsfragments"),
     *("pyproject.toml", "noxfile.py", "hatch_build.py"),
 )
+# Tests that leave the number of random examples to the profile.
+RANDOM = (
+    "tests/channels/test_machine_stateful.py",
+    "tests/protocols/phoenix/test_machine_stateful.py",
+    "tests/transports/native/test_against_library.py",
+)
 # Debian installs servers in a directory that is not on the PATH of every user.
 PROGRAMS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 IS_COMPILED = "import trioglock; assert trioglock.version.endswith('+compiled'), trioglock.version"
@@ -175,6 +181,14 @@ def fuzz(session: nox.Session) -> None:
     corpus = str(Path(session.create_tmp(), "corpus"))
     limits = (f"-max_total_time={seconds}", "-rss_limit_mb=1024")
     session.run("python", "-m", "tests.machines.fuzz_decoder", *limits, corpus)
+
+
+@nox.session
+def thorough(session: nox.Session) -> None:
+    """Run the state machines and the comparison with websockets with 5,000 examples each."""
+    session.install("-e", ".[test]")
+    profile = ("--hypothesis-profile", "thorough")
+    session.run("python", "-m", "pytest", "-n", "auto", *profile, *(session.posargs or RANDOM))
 
 
 @nox.session
