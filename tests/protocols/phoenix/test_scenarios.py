@@ -366,16 +366,14 @@ async def test_32_memory_is_constant_over_10000_failed_joins() -> None:
     assert grown < 20_000
 
 
-@pytest.mark.slow
-async def test_32_10000_refused_joins_over_a_socket() -> None:
-    with trio.fail_after(60):
-        async with connected() as (_server, socket):
-            for _ in range(10_000):
-                with pytest.raises(JoinRefused):
-                    await socket.join("room:forbidden")
-            assert socket.statistics() == phoenix.PhoenixStatistics(
-                channels=0, pending=0, ignored=0, invalid=0
-            )
+async def test_32_refused_joins_over_a_socket_leave_nothing_behind() -> None:
+    async with connected() as (_server, socket):
+        for _ in range(100):
+            with pytest.raises(JoinRefused):
+                await socket.join("room:forbidden")
+        assert socket.statistics() == phoenix.PhoenixStatistics(
+            channels=0, pending=0, ignored=0, invalid=0
+        )
 
 
 @REAL_CLOCK
