@@ -1,4 +1,4 @@
-"""The configurations of nginx, HAProxy and Caddy in the documentation, with clients through them."""
+"""The documented configurations of nginx, HAProxy and Caddy, with clients through them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def haproxy(folder: Path, port: int, servers: tuple[int, int], timeout: str) -> 
     return [find_program("haproxy"), "-f", str(folder / "haproxy.cfg")]
 
 
-def caddy(folder: Path, port: int, servers: tuple[int, int], timeout: str) -> list[str]:  # noqa: ARG001 - Caddy has none
+def caddy(folder: Path, port: int, servers: tuple[int, int], timeout: str) -> list[str]:
     """Write the configuration of Caddy; return its command."""
     file = Configuration("Caddyfile")
     for number, server in enumerate(servers, 11):
