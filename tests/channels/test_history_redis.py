@@ -338,7 +338,7 @@ async def test_a_rolling_restart_under_load_loses_nothing(redis: RealRedis) -> N
             count += 1
             await trio.sleep(1 / EVENTS_PER_SECOND)
 
-    with trio.fail_after(50):
+    with trio.fail_after(120):
         async with channels.hub, trio.open_nursery() as nursery:
             servers = Servers(redis, nursery)
             try:
