@@ -56,7 +56,7 @@ class Request:
 
     @property
     def subpath(self) -> str:
-        """The rest of the path after :attr:`prefix`, such as ``"news"``, still percent-encoded."""
+        """The rest of the path after ``prefix``, such as ``"news"``, still percent-encoded."""
         return self.path.removeprefix(self.prefix)
 
     @property
