@@ -31,6 +31,7 @@ class Load:
         self._nursery = nursery
         self._stack = stack
         self._name = f"load-{history}"
+        self._running = set[str]()
         self._is_over = False
 
     async def add_hub(self) -> None:
@@ -40,13 +41,16 @@ class Load:
         received = list[Message | Gap]()
         self.events.append(received)
         self._nursery.start_soon(self._read, hub.subscribe("x", gaps=True), received)
-        self.published[f"hub{len(self.events)}"] = 0
-        self._nursery.start_soon(self._publish, f"hub{len(self.events)}", hub)
+        self._add_publisher(f"hub{len(self.events)}", hub)
 
     def add_program(self) -> None:
         """Also publish as a program without trio does."""
-        self.published["program"] = 0
-        self._nursery.start_soon(self._publish, "program", None)
+        self._add_publisher("program", None)
+
+    def _add_publisher(self, name: str, hub: Hub | None) -> None:
+        self.published[name] = 0
+        self._running.add(name)
+        self._nursery.start_soon(self._publish, name, hub)
 
     async def _read(self, subscription: Any, received: list[Message | Gap]) -> None:
         async for event in subscription:
@@ -64,6 +68,7 @@ class Load:
                 await hub.publish(text, channel="x")
             self.published[name] = number
             await trio.sleep(PAUSE)
+        self._running.discard(name)
 
     async def wait_published(self, count: int = 10) -> None:
         """Wait until each publisher has published more messages."""
@@ -74,7 +79,7 @@ class Load:
     async def finish(self) -> None:
         """Stop publishing, and wait until the subscribers have received the latest messages."""
         self._is_over = True
-        while self._missing():
+        while self._running or self._missing():
             await trio.sleep(PAUSE)
 
     def _missing(self) -> bool:
