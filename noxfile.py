@@ -9,19 +9,32 @@ from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
+from nox.project import dependency_groups, load_toml
 
-nox.needs_version = ">=2024.10"
+nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
 
 DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
+PROJECT = load_toml("pyproject.toml")
+TEST = dependency_groups(PROJECT, "test")
 READ_PAGE = "from trioglock.cli.live.endpoints import read_page; assert read_page()"
+READ_MODULE = """
+from trioglock import Headers, Request
+from trioglock.pubsub import browser_module
+assert browser_module(Request(target="/", headers=Headers())).body
+"""
 
 # The tests, and the files that they read.
 TESTED = (
     *("tests", "docs", "examples", "benchmarks", "newsfragments"),
     *("pyproject.toml", "noxfile.py", "hatch_build.py"),
+)
+# The Debian packages with the programs that some tests need.
+PACKAGES = (
+    *("caddy", "chromium", "haproxy", "mosquitto", "nginx-light", "redis-sentinel"),
+    *("redis-server", "ruby-em-websocket", "ruby-redis", "tmux"),
 )
 # Debian installs servers in a directory that is not on the PATH of every user.
 PROGRAMS = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
@@ -30,10 +43,10 @@ IS_COMPILED = "import trioglock; assert trioglock.version.endswith('+compiled'),
 CODE = ("trioglock", "tests", "examples", "noxfile.py", "hatch_build.py", *DOCS)
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
+@nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage on every installed interpreter."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     data = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage"))}
     session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs, env=data)
     session.run("coverage", "combine", "--quiet", env=data)
@@ -47,9 +60,9 @@ def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions of all dependencies that pyproject.toml allows."""
     session.install("uv")
     environment = session.virtualenv.location
-    extras = ".[test,cli,codecs,opentelemetry,redis,socks]"
+    package = ".[cli,codecs,opentelemetry,redis,socks]"
     lowest = ("--python", environment, "--resolution", "lowest-direct")
-    session.run("uv", "pip", "install", *lowest, "-e", extras)
+    session.run("uv", "pip", "install", *lowest, "-e", package, "--group", "test")
     session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
@@ -57,19 +70,19 @@ def lowest(session: nox.Session) -> None:
 @nox.parametrize("when", ["never", "always"])
 def poller(session: nox.Session, when: str) -> None:
     """Run the tests of connections with and without the poller that feeds links on Linux."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     parts = ("connection", "server", "client", "hooks", "transports")
     arguments = session.posargs or [f"tests/{part}" for part in parts]
     session.run("python", "-m", "pytest", "-n", "auto", "--poller", when, *arguments)
 
 
-@nox.session
+@nox.session(python=["3.11", "3.13", "3.15"])
 def compiled(session: nox.Session) -> None:
     """Compile modules with mypyc, and run the tests on the result. Needs a C compiler.
 
     docs/performance.md describes how to install one.
     """
-    session.install(".[test]", env={"TRIOGLOCK_COMPILED": "1"})
+    session.install(".", *TEST, env={"TRIOGLOCK_COMPILED": "1"})
     # A tree without the source of the package, so that all processes import the installed one.
     tree = Path(session.create_tmp(), "tree")
     shutil.rmtree(tree, ignore_errors=True)
@@ -88,17 +101,19 @@ def compiled(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check the code with ruff, including its rules for async code."""
-    session.install("ruff>=0.9")
+    """Check the code with ruff, including its rules for async code, and the spelling."""
+    session.install("codespell>=2.4", "ruff>=0.9")
     session.run("ruff", "check", *CODE, "benchmarks")
     session.run("ruff", "format", "--check", *CODE, "benchmarks")
+    session.run("codespell")
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types with mypy --strict, and that the public types are complete with pyright."""
     session.install(
-        ".[test,docs]",
+        ".",
+        *dependency_groups(PROJECT, "test", "docs"),
         "hatchling",
         "mypy>=1.15",
         "pyright",
@@ -119,10 +134,13 @@ def imports(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation site; broken links and unknown names are errors."""
+    """Build the documentation site; broken links and unknown names are errors.
+
+    ``-- FOLDER`` writes it to a folder.
+    """
     # The reference includes the pytest fixtures and the conformance kit.
-    session.install("-e", ".[docs,opentelemetry,redis]", "pytest")
-    html = Path(session.create_tmp(), "html")
+    session.install("-e", ".[opentelemetry,redis]", "pytest", *dependency_groups(PROJECT, "docs"))
+    html = _folder(session, "html")
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-c", "docs", ".", str(html))
     session.log(f"open {html / 'docs' / 'index.html'}")
 
@@ -130,12 +148,34 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run every example as a script with its own server."""
-    session.install(".[test]")
+    session.install(".", *TEST)
     for script in sorted(Path("examples").glob("*.py")):
         if script.stem == "mqtt" and not shutil.which("mosquitto", path=PROGRAMS):
             session.warn("skipped mqtt.py: mosquitto is not installed")
             continue
         session.run("python", str(script))
+
+
+@nox.session(venv_backend="none")
+def programs(session: nox.Session) -> None:
+    """Install the programs that some tests need, on Debian as root, and packages after ``--``."""
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        session.skip("needs apt-get and root")
+    query = ("dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\\n")
+    codes = range(2)  # 1 if a package is unknown
+    known = str(session.run(*query, *PACKAGES, silent=True, success_codes=codes, external=True))
+    wanted = [package for package in PACKAGES if f"{package} installed" not in known.splitlines()]
+    wanted += session.posargs
+    if not wanted:
+        return
+    # With RUNLEVEL=1 the services do not start: tests start their own.
+    env = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    install = ("apt-get", "install", "-qq", "--yes", "--no-install-recommends")
+    try:
+        session.run("apt-get", "update", "-qq", external=True)
+        session.run(*install, *wanted, silent=True, env=env, external=True)
+    except CommandFailed:
+        session.warn(f"could not install {' '.join(wanted)}: tests that need them are skipped")
 
 
 @nox.session
@@ -148,22 +188,25 @@ def autobahn(session: nox.Session) -> None:
 @nox.session
 def large_messages(session: nox.Session) -> None:
     """Send and receive a message of 1 GiB in fragments, and measure the memory."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     env = {"TRIOGLOCK_LARGE_MESSAGE_MIB": "1024"}
     session.run("pytest", "-s", "tests/interop/test_large_messages.py", env=env)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Run the benchmarks; ``-- --quick`` only checks that they work."""
-    session.install("-e", ".[bench]")
+    """Run the benchmarks.
+
+    ``-- --quick`` only checks that they work, and ``-- --gate`` fails if a goal is lost.
+    """
+    session.install("-e", ".", *dependency_groups(PROJECT, "bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Run the three fuzzers for 20 minutes each; ``-- 60`` for 60 seconds each."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     seconds = session.posargs[0] if session.posargs else "1200"
     for properties in ("connection", "codec"):
         session.run("python", "-m", "tests.machines.run", properties, "--seconds", seconds)
@@ -179,9 +222,12 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel, install the wheel in a clean environment, and run the demo there."""
+    """Build sdist and wheel, install the wheel in a clean environment, and run the demo there.
+
+    ``-- FOLDER`` writes them to a folder.
+    """
     session.install("build", "twine")
-    out = Path(session.create_tmp(), "dist")
+    out = _folder(session, "dist")
     shutil.rmtree(out, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(out))
     artefacts = [str(path) for path in sorted(out.iterdir())]
@@ -195,6 +241,32 @@ def build(session: nox.Session) -> None:
             session.run(python, "-m", "trioglock", "demo", external=True)
             session.run(python, "-m", "trioglock", "bench", "--messages", "100", external=True)
             session.run(python, "-c", READ_PAGE, external=True)
+            session.run(python, "-c", READ_MODULE, external=True)
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Build compiled wheels for this system with cibuildwheel; ``-- FOLDER`` writes them there."""
+    session.install("cibuildwheel>=3")
+    session.run("cibuildwheel", "--output-dir", str(_folder(session, "dist")))
+
+
+@nox.session
+def publish(session: nox.Session) -> None:
+    """Upload the distributions in a folder, ``-- FOLDER``. A workflow needs no token for it."""
+    session.install("twine>=6.1")
+    artefacts = sorted(str(path) for folder in session.posargs for path in Path(folder).iterdir())
+    session.run("twine", "check", "--strict", *artefacts)
+    session.run("twine", "upload", "--non-interactive", *artefacts)
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """Check the workflows: their form with check-jsonschema, their security with zizmor."""
+    session.install("check-jsonschema", "zizmor")
+    files = sorted(str(path) for path in Path(".github/workflows").glob("*.yml"))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
+    session.run("zizmor", "--offline", ".github")
 
 
 @nox.session
@@ -208,5 +280,10 @@ def changelog(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Run 500 connections for half an hour against a server that is killed every 20 seconds."""
-    session.install(".[test]")
+    session.install(".", *TEST)
     session.run("python", "-m", "tests.soak.soak", *session.posargs)
+
+
+def _folder(session: nox.Session, name: str) -> Path:
+    """Return the folder for results: the argument of the session, or a temporary one."""
+    return Path(session.posargs[0] if session.posargs else Path(session.create_tmp(), name))

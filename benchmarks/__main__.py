@@ -18,7 +18,7 @@ from .cases import all_cases, build_entry
 from .chart import draw
 from .descriptors import raise_limit
 from .processes import servers
-from .report import insert_reports, to_json, to_markdown
+from .report import insert_reports, lost_goals, to_json, to_markdown
 from .results import Results
 from .rounds import Effort, Workers, run_case
 
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the selected benchmarks and return the exit code.
 
     Returns:
-        0 on success, 1 if a job of a contender failed, 2 if a required package is not installed.
-        Slow results do not change the exit code.
+        0 on success, 1 if a job of a contender failed or, with ``--gate``, a goal is lost, 2 if a
+        required package is not installed.
     """
     options = _options(arguments)
     if options.list:
@@ -46,12 +46,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     absent = [name for name in NEEDED if find_spec(name) is None]
     if absent:
-        print(f"not installed: {', '.join(absent)}; try pip install -e '.[bench]'", file=sys.stderr)
+        print(
+            f"not installed: {', '.join(absent)}; pip install --group bench",
+            file=sys.stderr,
+        )
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     effort = _effort(options)
     results = Results()
     _run(options, effort, results)
+    lost = lost_goals(PAGE, results) if options.gate else []
     for verdict in verdicts(results):
         print(f"{verdict.kept:4} {verdict.what}: {verdict.limit}: {verdict.measured}")
     report = to_markdown(results, effort)
@@ -68,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"not installed: {contender} ({error})")
     for failure in results.failures:
         print(f"FAILED {failure}", file=sys.stderr)
-    return 1 if results.failures else 0
+    for goal in lost:
+        print(f"LOST {goal}", file=sys.stderr)
+    return 1 if results.failures or lost else 0
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -105,6 +111,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--compiled",
         type=_build,
         help="directory of a compiled trioglock that takes part in every case",
+    )
+    add(
+        "--gate",
+        action="store_true",
+        help="fail if a goal is missed that docs/performance.md shows as met",
     )
     add("--list", action="store_true", help="list the names of the cases and exit")
     add("--out", type=Path, default=ROOT / "build" / "bench", help="folder of the results")

@@ -1,6 +1,6 @@
 """The performance goals of the project, compared with the results of a run.
 
-A missed goal is reported but does not change the exit code.
+A missed goal is reported. It changes the exit code only with ``--gate``.
 """
 
 from __future__ import annotations

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .acceptance import verdicts
+from .acceptance import Verdict, verdicts
 from .case import BASELINE
 from .channels_cases import CHANNELS, CHANNELS_TITLE, SOCKET_IO
 from .machine import describe_machine
 from .results import Column, Results
 from .rounds import Effort
 
-__all__ = ["insert_reports", "to_json", "to_markdown"]
+__all__ = ["insert_reports", "lost_goals", "to_json", "to_markdown"]
 
 # The other entries of a table are compared with the first of these that is in the table.
 REFERENCES = (
@@ -164,3 +165,17 @@ def insert_reports(page: Path, results: Results, effort: Effort) -> None:
             _, end, after = rest.partition(f"<!-- end of {name} -->")
             text = f"{before}{begin}\n\n{to_markdown(part, effort)}\n{end}{after}"
     page.write_text(text, encoding="utf-8")
+
+
+def lost_goals(page: Path, results: Results) -> list[str]:
+    """Return the goals that a run has missed although, according to a page, they were met."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        f"{goal.what}: {goal.limit}: {goal.measured}"
+        for goal in verdicts(results)
+        if goal.kept == "no" and re.search(_met_row(goal), text, re.MULTILINE)
+    ]
+
+
+def _met_row(goal: Verdict) -> str:
+    return rf"^\| {re.escape(goal.what)} \| {re.escape(goal.limit)} \| [^|]* \| yes \|$"

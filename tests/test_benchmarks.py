@@ -11,13 +11,14 @@ import pytest
 from benchmarks.acceptance import limits
 from benchmarks.case import BASELINE, COMPILED, Case
 from benchmarks.cases import all_cases, build_entry
-from benchmarks.report import insert_reports
+from benchmarks.channels_cases import JOINING, PUSHING
+from benchmarks.report import insert_reports, lost_goals
 from benchmarks.results import Results
 from benchmarks.rounds import Effort
 from tests.scripts import ROOT, run_python
 
 for needed in ("picows", "uvloop", "psutil", "trustme"):
-    pytest.importorskip(needed, reason="the extra 'bench' is not installed")
+    pytest.importorskip(needed, reason="the group 'bench' is not installed")
 
 # One of each kind. `nox -s bench -- --quick` runs all of them.
 CASES = (
@@ -168,3 +169,19 @@ def test_a_report_replaces_only_what_was_measured(tmp_path: Path) -> None:
     assert page.read_text().startswith("<!-- results -->old<!-- end of results -->")
     row = "| CPU per join (us per message): channels | 3 (3 to 3) | 2 (2 to 2) | 1.5 (1.5 to 1.5) |"
     assert row in page.read_text().splitlines()
+
+
+@pytest.mark.parametrize(("push", "lost"), [(2.9, 0), (3.1, 1)])
+def test_a_goal_is_lost_if_the_page_shows_it_as_met(tmp_path: Path, push: float, lost: int) -> None:
+    """A goal that was met and is missed is reported; one that was missed before is not."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "| channels, push and reply, CPU | at most 1.5 x socket.io | 1.26 (1 to 2) | yes |\n"
+        "| channels, join, CPU | at most 2 x socket.io | 2.5 (2 to 3) | no |\n"
+    )
+    results = Results()
+    for case, ours, theirs in ((PUSHING, push, 2.0), (JOINING, 5.0, 2.0)):
+        column = results.column(case, "100 connections")
+        column.add("trioglock, channels", ours)
+        column.add("socket.io", theirs)
+    assert len(lost_goals(page, results)) == lost

@@ -270,3 +270,18 @@ async def test_the_demo_needs_no_test_tools() -> None:
     done = await run_python("-c", program)
     assert (done.code, done.stderr) == (0, "")
     assert_lines(done.stdout, [r"echo server at ws://.*", r"final state: .*sent=10, received=10.*"])
+
+
+def test_workflows_only_call_sessions_that_exist() -> None:
+    called = set()
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text(encoding="utf-8")
+        runs = re.findall(r"- run: (.*)|^ +run: (.*)", text, re.MULTILINE)
+        for command in map("".join, runs):
+            if command != "python -m pip install nox":
+                match = re.search(r"nox\)?\"? -s \"?(\$?\w+)", command)
+                assert match is not None, command
+                called.add(match[1])
+        for matrix in re.findall(r"session: \[(.*)\]", text):
+            called |= set(matrix.split(", "))
+    assert called - {"$SESSION"} <= set(nox_sessions())

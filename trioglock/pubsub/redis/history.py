@@ -179,6 +179,11 @@ class RedisSession(BrokerSession):
         self._keys = keys
         self.find_retention: FindRetention = find_retention
 
+    @property
+    def is_up(self) -> bool:
+        receiver = self._commands.partner
+        return self._commands.is_up and receiver is not None and receiver.is_up
+
     async def publish(self, channel: str, data: Data) -> None:
         retention = self.find_retention(channel)
         if retention is None:
