@@ -30,10 +30,9 @@ from .server import (
     ConnectionRegistry,
     ConnectionRunner,
     HandshakeTarget,
-    PathTargets,
     Route,
     Routes,
-    ServeTarget,
+    ServeTargets,
 )
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
@@ -105,7 +104,7 @@ class WebSocketApp:
     """
 
     @checks_keywords("WebSocketApp", ASGIOptions)
-    def __init__(self, target: ServeTarget | PathTargets, **options: Unpack[ASGIOptions]) -> None:
+    def __init__(self, target: ServeTargets, **options: Unpack[ASGIOptions]) -> None:
         given: dict[str, Any] = {**options}
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)

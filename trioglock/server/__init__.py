@@ -1,7 +1,7 @@
 """The server: ``serve()``, and the targets that it runs on each connection."""
 
 from .connections import ConnectionRegistry, ConnectionRunner
-from .routes import ConnectionHandler, HandshakeTarget, PathTargets, Route, Routes, ServeTarget
+from .routes import ConnectionHandler, HandshakeTarget, Route, Routes, ServeTarget, ServeTargets
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
@@ -10,11 +10,11 @@ __all__ = [
     "ConnectionRegistry",
     "ConnectionRunner",
     "HandshakeTarget",
-    "PathTargets",
     "Route",
     "Routes",
     "ServeOptions",
     "ServeTarget",
+    "ServeTargets",
     "Server",
     "serve",
     "serve_forever",

@@ -22,10 +22,10 @@ from ..transports import UpgradeOptions
 __all__ = [
     "ConnectionHandler",
     "HandshakeTarget",
-    "PathTargets",
     "Route",
     "Routes",
     "ServeTarget",
+    "ServeTargets",
 ]
 
 ConnectionHandler: TypeAlias = Callable[[Connection[None, Any]], Awaitable[object]]
@@ -59,8 +59,8 @@ ServeTarget: TypeAlias = Callable[[], Socket[Any, Any]] | ConnectionHandler | Ha
 """A Socket class, a function that creates a Socket for each connection, a handler, or the
 ``socket`` of :class:`trioglock.channels.Channels`."""
 
-PathTargets: TypeAlias = Mapping[str, ServeTarget | Response]
-"""The target of each path, or the response to its plain HTTP requests. See :func:`serve`."""
+ServeTargets: TypeAlias = ServeTarget | Mapping[str, ServeTarget | Response]
+"""One target for all paths, or the target of each path; see :func:`serve`."""
 
 
 class Route(NamedTuple):
@@ -94,9 +94,7 @@ class Routes:
         InvalidOption: a pattern or target cannot be used.
     """
 
-    def __init__(
-        self, targets: ServeTarget | PathTargets, flow: FlowOptions, upgrades: UpgradeOptions
-    ) -> None:
+    def __init__(self, targets: ServeTargets, flow: FlowOptions, upgrades: UpgradeOptions) -> None:
         self._exact: dict[str, Route] = {}
         self._prefixes: list[tuple[str, Route]] = []  # the longest first
         if not isinstance(targets, Mapping):

@@ -37,7 +37,7 @@ from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
 from .connections import ConnectionRegistry, ConnectionRunner
 from .descriptors import raise_descriptor_limit
-from .routes import PathTargets, Routes, ServeTarget
+from .routes import Routes, ServeTargets
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]
@@ -133,7 +133,7 @@ class ServerOptions:
     [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
 )
 def serve(
-    target: ServeTarget | PathTargets,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     **options: Unpack[ServeOptions],
@@ -241,7 +241,7 @@ async def _serving(
 
 @checks_keywords("serve_forever", ServeOptions)
 async def serve_forever(
-    target: ServeTarget | PathTargets,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     *,
