@@ -26,6 +26,7 @@ from ..channels.handshake import ChannelsTarget
 from ..errors import InvalidOption, TrioglockError
 from ..hooks import Socket
 from ..pubsub import Hub, MemoryBroker, RedisBroker
+from ..pubsub.socket import HubTarget
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
 from .live import AccessRules, Endpoints, check_token, is_wildcard
@@ -273,10 +274,9 @@ def load_target(settings: Settings) -> Any:
     target = _import_target(settings.target)
     if isinstance(target, Channels):
         return target.socket
-    owner = getattr(target, "__self__", None)
-    if isinstance(owner, Hub) and target == owner.socket:
-        return owner
-    if not callable(target) and not isinstance(target, Hub | ChannelsTarget):
+    if isinstance(target, HubTarget) and target.has_default_socket:
+        return target.hub
+    if not callable(target) and not isinstance(target, Hub | HubTarget | ChannelsTarget):
         raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
     if isinstance(target, type) and not issubclass(target, Socket):
         hint = ": serve a Channels with a route to it" if issubclass(target, Channel) else ""
@@ -296,7 +296,7 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
     """
     rules = settings.access_rules
     options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
-    hub = target.hub if isinstance(target, ChannelsTarget) else target
+    hub = target.hub if isinstance(target, ChannelsTarget | HubTarget) else target
     if not isinstance(target, Hub) and settings.page:
         raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
     if settings.is_worker and isinstance(hub, Hub) and isinstance(hub.broker, MemoryBroker):
@@ -314,10 +314,7 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
         counts = settings.target is None and settings.redis is None
         endpoints = Endpoints(target, rules, is_worker=settings.is_worker, counts=counts)
         options["process_request"] = endpoints.process_request
-        options["select_subprotocol"] = endpoints.select_subprotocol
-        async with serve(
-            endpoints.make_socket, settings.host, settings.port, **options
-        ) as endpoints.server:
+        async with serve(endpoints, settings.host, settings.port, **options) as endpoints.server:
             yield endpoints.server
 
 

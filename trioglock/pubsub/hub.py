@@ -15,6 +15,7 @@ from .._scope import open_scope
 from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
+from ..server import ServeTarget
 from .broker import Broker, BrokerSession, MemoryBroker
 from .history import FindRetention, MessageHistory, Retention
 from .listeners import (
@@ -37,7 +38,7 @@ from .message import (
 )
 from .patterns import ChannelFilter
 from .queue import SubscriberOverflow, make_queue
-from .socket import EventEncoders, HubSocket
+from .socket import EventEncoders, HubSocket, HubTarget
 from .subscribers import Counters, Subscriber, SubscriberRegistry
 from .subscription import LoopSubscriber, Subscription
 
@@ -203,6 +204,8 @@ class Hub:
             for service in self._services:
                 service(session, nursery)
             try:
+                for channels in self._registry.filters():
+                    await session.wait_subscribed(channels)
                 yield
             finally:
                 self._session = self._nursery = None
@@ -325,17 +328,28 @@ class Hub:
             max_bytes=self.max_queue_bytes,
             gaps=gaps,
         )
-        subscriber = LoopSubscriber(channels, queue, self.counters, session.history)
+        subscriber = LoopSubscriber(channels, queue, self.counters, session)
         if after is not None:
             if session.history is None:
                 raise UsageError(NO_HISTORY)
             subscriber.resume_after(after)
-        return self._add(subscriber, channels)
+        return self._add_loop(subscriber, channels)
 
-    def _add(self, subscriber: LoopSubscriber, channels: ChannelFilter | None) -> Subscription[Any]:
-        self._registry.add(subscriber, channels)
-        channel = None if channels is None else channels.channel
-        return Subscription(subscriber, partial(self._registry.remove, subscriber, channel))
+    def _add(self, subscriber: Subscriber, channels: ChannelFilter | None) -> None:
+        session = self._open_session()
+        if self._registry.add(subscriber, channels) and channels is not None:
+            session.subscribe(channels)
+
+    def _remove(self, subscriber: Subscriber, channels: ChannelFilter | None) -> None:
+        is_last = self._registry.remove(subscriber, channels)
+        if is_last and channels is not None and self._session is not None:
+            self._session.unsubscribe(channels)
+
+    def _add_loop(
+        self, subscriber: LoopSubscriber, channels: ChannelFilter | None
+    ) -> Subscription[Any]:
+        self._add(subscriber, channels)
+        return Subscription(subscriber, partial(self._remove, subscriber, channels))
 
     @property
     def history(self) -> MessageHistory:
@@ -399,14 +413,13 @@ class Hub:
                 max_bytes=self.max_queue_bytes,
                 gaps=channels is None,
             )
-            history = self._open_session().history
             subscriber = LoopSubscriber(
-                channels or ChannelFilter(EVERYONE), queue, self.counters, history
+                channels or ChannelFilter(EVERYONE), queue, self.counters, self._open_session()
             )
-            events = self._add(subscriber, channels)
+            events = self._add_loop(subscriber, channels)
             self._nursery.start_soon(run_listener, listener.function, events, self.counters)
         else:
-            self._registry.add(PlainListener(listener, self.counters), channels)
+            self._add(PlainListener(listener, self.counters), channels)
 
     def _add_service(self, service: Service) -> None:
         """Start tasks when the hub opens. They are cancelled when it closes.
@@ -447,12 +460,30 @@ class Hub:
         assert history is not None, "a class has a history"
         return history
 
-    def socket(self) -> HubSocket:
-        """Return a Socket for one client, for ``serve(hub.socket, ...)``."""
-        return HubSocket(self)
+    @property
+    def socket(self) -> ServeTarget:
+        """The target for :func:`trioglock.serve` or :class:`trioglock.asgi.WebSocketApp`."""
+        return HubTarget(self, HubSocket)
+
+    def socket_of(self, make_socket: Callable[[Hub], HubSocket]) -> ServeTarget:
+        """Return a target like :attr:`socket` for your own subclass of :class:`HubSocket`.
+
+        Args:
+            make_socket: the class, or a function that is called with this hub for each client.
+
+        Raises:
+            InvalidOption: ``make_socket`` is not callable.
+        """
+        if not callable(make_socket):
+            raise InvalidOption(
+                f"make_socket must be a subclass of HubSocket, not {describe_value(make_socket)}"
+            )
+        return HubTarget(self, make_socket)
 
     def join(self, subscriber: Subscriber, channel: str) -> None:
         """Add your own :class:`Subscriber` to a channel.
+
+        It receives every message that is published after :meth:`wait_subscribed`.
 
         Args:
             subscriber: receives the messages.
@@ -461,8 +492,31 @@ class Hub:
         Raises:
             UsageError: the hub is not open.
         """
-        self._open_session()
-        self._registry.add(subscriber, ChannelFilter(channel, literal=True))
+        self._add(subscriber, ChannelFilter(channel, literal=True))
+
+    def is_subscribed(self, channel: str) -> bool:
+        """Whether a subscriber receives all messages from now on, or a gap.
+
+        Args:
+            channel: as passed to :meth:`join`.
+
+        Raises:
+            UsageError: the hub is not open.
+        """
+        return self._open_session().is_subscribed(ChannelFilter(channel, literal=True))
+
+    async def wait_subscribed(self, channel: str) -> None:
+        """Wait until the broker has confirmed the subscription to a channel.
+
+        Args:
+            channel: as passed to :meth:`join`.
+
+        Raises:
+            BrokerUnavailable: the broker did not confirm it in time.
+            BrokerError: the broker returned an error.
+            UsageError: the hub is not open.
+        """
+        await self._open_session().wait_subscribed(ChannelFilter(channel, literal=True))
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Remove a subscriber; do nothing if it has not joined.
@@ -471,7 +525,7 @@ class Hub:
             subscriber: as passed to :meth:`join`.
             channel: as passed to :meth:`join`.
         """
-        self._registry.remove(subscriber, channel)
+        self._remove(subscriber, ChannelFilter(channel, literal=True))
 
     def statistics(self) -> HubStatistics:
         """Return the current counters."""

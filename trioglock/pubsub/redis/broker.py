@@ -18,10 +18,11 @@ from ..broker import HISTORY_SECONDS, Broker, BrokerSession, Deliver
 from ..history import FindRetention, Retention, check_history, join_retentions
 from .address import parse_address
 from .connection import RedisTimings
-from .history import RedisHistory, RedisSession
+from .history import RedisHistory
 from .pipeline import CommandPipeline
 from .pubsub import PubSubReceiver
 from .scripts import HubKeys
+from .session import RedisSession
 
 __all__ = ["RedisBroker"]
 
@@ -111,12 +112,13 @@ class RedisBroker(Broker):
             nursery.start_soon(commands.run)
             await self._wait_subscribed(receiver)
             try:
-                session = RedisSession(commands, keys, retention)
+                session = RedisSession(commands, receiver, keys, retention)
                 session.history = None if self._retention is None else history
                 session.topic_history = None if find_retention is None else history
                 yield session
             finally:
                 commands.close()
+                receiver.close()
 
     async def _wait_subscribed(self, receiver: PubSubReceiver) -> None:
         with PeerTimeout(self._timings.open_timeout):
