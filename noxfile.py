@@ -9,14 +9,22 @@ from pathlib import Path
 
 import nox
 from nox.command import CommandFailed
+from nox.project import dependency_groups, load_toml
 
-nox.needs_version = ">=2024.10"
+nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "venv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["lint", "typing", "imports", "tests", "examples", "build"]
 
 DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
+PROJECT = load_toml("pyproject.toml")
+TEST = dependency_groups(PROJECT, "test")
 READ_PAGE = "from trioglock.cli.live.endpoints import read_page; assert read_page()"
+READ_MODULE = """
+from trioglock import Headers, Request
+from trioglock.pubsub import browser_module
+assert browser_module(Request(target="/", headers=Headers())).body
+"""
 
 # The tests, and the files that they read.
 TESTED = (
@@ -38,7 +46,7 @@ CODE = ("trioglock", "tests", "examples", "noxfile.py", "hatch_build.py", *DOCS)
 @nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15"])
 def tests(session: nox.Session) -> None:
     """Run the tests with coverage on every installed interpreter."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     data = {"COVERAGE_FILE": str(Path(session.create_tmp(), "coverage"))}
     session.run("coverage", "run", "-m", "pytest", "-n", "auto", *session.posargs, env=data)
     session.run("coverage", "combine", "--quiet", env=data)
@@ -52,9 +60,9 @@ def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions of all dependencies that pyproject.toml allows."""
     session.install("uv")
     environment = session.virtualenv.location
-    extras = ".[test,cli,codecs,opentelemetry,redis,socks]"
+    package = ".[cli,codecs,opentelemetry,redis,socks]"
     lowest = ("--python", environment, "--resolution", "lowest-direct")
-    session.run("uv", "pip", "install", *lowest, "-e", extras)
+    session.run("uv", "pip", "install", *lowest, "-e", package, "--group", "test")
     session.run("python", "-m", "pytest", "-n", "auto", *session.posargs)
 
 
@@ -62,7 +70,7 @@ def lowest(session: nox.Session) -> None:
 @nox.parametrize("when", ["never", "always"])
 def poller(session: nox.Session, when: str) -> None:
     """Run the tests of connections with and without the poller that feeds links on Linux."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     parts = ("connection", "server", "client", "hooks", "transports")
     arguments = session.posargs or [f"tests/{part}" for part in parts]
     session.run("python", "-m", "pytest", "-n", "auto", "--poller", when, *arguments)
@@ -74,7 +82,7 @@ def compiled(session: nox.Session) -> None:
 
     docs/performance.md describes how to install one.
     """
-    session.install(".[test]", env={"TRIOGLOCK_COMPILED": "1"})
+    session.install(".", *TEST, env={"TRIOGLOCK_COMPILED": "1"})
     # A tree without the source of the package, so that all processes import the installed one.
     tree = Path(session.create_tmp(), "tree")
     shutil.rmtree(tree, ignore_errors=True)
@@ -104,7 +112,8 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check types with mypy --strict, and that the public types are complete with pyright."""
     session.install(
-        ".[test,docs]",
+        ".",
+        *dependency_groups(PROJECT, "test", "docs"),
         "hatchling",
         "mypy>=1.15",
         "pyright",
@@ -130,7 +139,7 @@ def docs(session: nox.Session) -> None:
     ``-- FOLDER`` writes it to a folder.
     """
     # The reference includes the pytest fixtures and the conformance kit.
-    session.install("-e", ".[docs,opentelemetry,redis]", "pytest")
+    session.install("-e", ".[opentelemetry,redis]", "pytest", *dependency_groups(PROJECT, "docs"))
     html = _folder(session, "html")
     session.run("sphinx-build", "-q", "-n", "-W", "--keep-going", "-c", "docs", ".", str(html))
     session.log(f"open {html / 'docs' / 'index.html'}")
@@ -139,7 +148,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Run every example as a script with its own server."""
-    session.install(".[test]")
+    session.install(".", *TEST)
     for script in sorted(Path("examples").glob("*.py")):
         if script.stem == "mqtt" and not shutil.which("mosquitto", path=PROGRAMS):
             session.warn("skipped mqtt.py: mosquitto is not installed")
@@ -179,7 +188,7 @@ def autobahn(session: nox.Session) -> None:
 @nox.session
 def large_messages(session: nox.Session) -> None:
     """Send and receive a message of 1 GiB in fragments, and measure the memory."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     env = {"TRIOGLOCK_LARGE_MESSAGE_MIB": "1024"}
     session.run("pytest", "-s", "tests/interop/test_large_messages.py", env=env)
 
@@ -190,14 +199,14 @@ def bench(session: nox.Session) -> None:
 
     ``-- --quick`` only checks that they work, and ``-- --gate`` fails if a goal is lost.
     """
-    session.install("-e", ".[bench]")
+    session.install("-e", ".", *dependency_groups(PROJECT, "bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Run the three fuzzers for 20 minutes each; ``-- 60`` for 60 seconds each."""
-    session.install("-e", ".[test]")
+    session.install("-e", ".", *TEST)
     seconds = session.posargs[0] if session.posargs else "1200"
     for properties in ("connection", "codec"):
         session.run("python", "-m", "tests.machines.run", properties, "--seconds", seconds)
@@ -232,6 +241,7 @@ def build(session: nox.Session) -> None:
             session.run(python, "-m", "trioglock", "demo", external=True)
             session.run(python, "-m", "trioglock", "bench", "--messages", "100", external=True)
             session.run(python, "-c", READ_PAGE, external=True)
+            session.run(python, "-c", READ_MODULE, external=True)
 
 
 @nox.session
@@ -270,7 +280,7 @@ def changelog(session: nox.Session) -> None:
 @nox.session
 def soak(session: nox.Session) -> None:
     """Run 500 connections for half an hour against a server that is killed every 20 seconds."""
-    session.install(".[test]")
+    session.install(".", *TEST)
     session.run("python", "-m", "tests.soak.soak", *session.posargs)
 
 

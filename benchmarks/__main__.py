@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     absent = [name for name in NEEDED if find_spec(name) is None]
     if absent:
-        print(f"not installed: {', '.join(absent)}; try pip install -e '.[bench]'", file=sys.stderr)
+        print(
+            f"not installed: {', '.join(absent)}; pip install --group bench",
+            file=sys.stderr,
+        )
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     effort = _effort(options)

@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     absent = [name for name in NEEDED if find_spec(name) is None]
     if absent:
-        print(f"not installed: {', '.join(absent)}; try pip install -e '.[bench]'", file=sys.stderr)
+        print(
+            f"not installed: {', '.join(absent)}; pip install --group bench",
+            file=sys.stderr,
+        )
         return 2
     if options.serve:
         serve()

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,51 @@ import pytest
 
 from tests.scripts import ROOT
 
-__all__ = ["browser", "example", "expect", "keep_screenshot", "open_chromium"]
+__all__ = ["FOREIGN", "browser", "close_browser", "example", "expect", "keep_screenshot"]
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FOREIGN = "foreign.example"
+"""A name that the browser resolves to this machine, as after DNS rebinding."""
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1",
+]
 MILLISECONDS = 15_000
 """Time limit for the page to show something."""
 
 expect: Any = playwright.expect
 
 
+_opened = ExitStack()
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, as installed on the system."""
-    with open_chromium() as chromium:
-        yield chromium
+def browser() -> Any:
+    """Chromium, as installed on the system; modules that run one after another share it."""
+    return _open()
 
 
-@contextmanager
-def open_chromium(*flags: str) -> Iterator[Any]:
-    """Run Chromium with flags; skip the test without it."""
+@cache
+def _open() -> Any:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs chromium: install the system's package")
     expect.set_options(timeout=MILLISECONDS)
-    with playwright.sync_playwright() as tools:
-        chromium = tools.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
-        yield chromium
-        chromium.close()
+    tools = _opened.enter_context(playwright.sync_playwright())
+    chromium = tools.chromium.launch(executable_path=path, args=FLAGS)
+    _opened.callback(chromium.close)
+    return chromium
+
+
+def close_browser() -> None:
+    """End Chromium, if it runs; the next test that needs it starts it again."""
+    _open.cache_clear()
+    _opened.close()
 
 
 @contextmanager

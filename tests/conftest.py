@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import hypothesis
@@ -44,12 +45,27 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the marks of :mod:`tests.protocols.clock` precede the one that trio_mode adds."""
+    """Put the tests with a browser first, so that one worker starts one browser for all.
+
+    Let the marks of :mod:`tests.protocols.clock` precede the one that trio_mode adds.
+    """
+    items.sort(key=lambda item: not needs_browser(item))
     for item in items:
         marks = list(item.iter_markers("trio"))
         # A mark of the test itself comes first. Otherwise the first is that of trio_mode.
         if sum(mark.name == "trio" for mark in item.own_markers) == 1 and len(marks) > 1:
             item.add_marker(pytest.mark.trio(**marks[1].kwargs), append=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """End the browser after its last test: its event loop excludes ``asyncio.run`` in others."""
+    if "tests.browser" in sys.modules and not (nextitem and needs_browser(nextitem)):
+        sys.modules["tests.browser"].close_browser()
+
+
+def needs_browser(item: pytest.Item) -> bool:
+    return item.get_closest_marker("browser") is not None
 
 
 def use_poller(when: str) -> None:

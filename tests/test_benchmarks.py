@@ -18,7 +18,7 @@ from benchmarks.rounds import Effort
 from tests.scripts import ROOT, run_python
 
 for needed in ("picows", "uvloop", "psutil", "trustme"):
-    pytest.importorskip(needed, reason="the extra 'bench' is not installed")
+    pytest.importorskip(needed, reason="the group 'bench' is not installed")
 
 # One of each kind. `nox -s bench -- --quick` runs all of them.
 CASES = (

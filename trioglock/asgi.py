@@ -11,7 +11,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, TypeAlias, TypedDict, Unpack
 from urllib.parse import quote
 
@@ -29,7 +28,7 @@ from .options import FlowOptions, Overflow, RequestFormat, StallTimeout, take_op
 from .server import ConnectionRegistry, ConnectionRunner, HandshakeTarget, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
-from .transports.urls import is_host_header, split_url
+from .transports.urls import is_host_header
 
 __all__ = ["ASGIOptions", "WebSocketApp"]
 
@@ -134,34 +133,26 @@ class WebSocketApp:
         if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
             await send({"type": "websocket.close", "code": 1008})
             return
-        handshake = _handshake(scope, headers, subprotocol)
+        request = _request(scope, headers)
+        admitted: object = None
         if self._target is not None:
-            admitted = await self._admit(scope, handshake, self._target)
-            if admitted is None:
+            admitted = await self._admit(request, self._target)
+            if isinstance(admitted, Response):
                 await send({"type": "websocket.close", "code": 1008})  # the server responds 403
                 return
-            handshake = admitted
-        link = _ASGILink(handshake, receive, send)
+            if not wanted:
+                offered = tuple(scope.get("subprotocols", ()))
+                subprotocol = self._target._select_subprotocol(request, offered)  # noqa: SLF001
+        link = _ASGILink(_handshake(scope, request, subprotocol, admitted), receive, send)
         async with open_scope() as nursery:
             await self._runner.run(link, nursery)
 
-    async def _admit(
-        self, scope: Scope, handshake: Handshake, target: HandshakeTarget
-    ) -> Handshake | None:
-        """Return the handshake of a client that the target has admitted, or None."""
-        request = _request(handshake)
+    async def _admit(self, request: Request, target: HandshakeTarget) -> object:
         try:
-            admitted = await target._admit(request)  # noqa: SLF001 - a part of the server
+            return await target._admit(request)  # noqa: SLF001 - a part of the server
         except Exception:
-            _logger.exception("%s: the opening handshake failed", handshake.peer or "a client")
-            return None
-        if isinstance(admitted, Response):
-            return None
-        subprotocol = handshake.subprotocol
-        if not self._upgrades.subprotocols:
-            offered = tuple(scope.get("subprotocols", ()))
-            subprotocol = target._select_subprotocol(request, offered)  # noqa: SLF001
-        return replace(handshake, subprotocol=subprotocol, admitted=admitted)
+            _logger.exception("%s: the opening handshake failed", request.peer or "a client")
+            return Response(500)
 
     def _choose(self, offered: Sequence[str]) -> str | None:
         return next((name for name in self._upgrades.subprotocols or () if name in offered), None)
@@ -182,34 +173,35 @@ def _headers(scope: Scope) -> Headers:
     )
 
 
-def _handshake(scope: Scope, headers: Headers, subprotocol: str | None) -> Handshake:
+def _request(scope: Scope, headers: Headers) -> Request:
     raw: bytes | None = scope.get("raw_path")
     path = quote(scope["path"]) if raw is None else raw.decode("latin-1").partition("?")[0]
     query = scope.get("query_string", b"").decode("latin-1")
     client: Sequence[Any] | None = scope.get("client")
-    host = headers.get("Host") or ""
-    # Not every ASGI server checks the header, and a slash in it would change the path of the URL.
-    if not is_host_header(host):
-        host = _server_address(scope.get("server"))
-    # Some servers pass on the HTTP scheme.
-    secure = scope.get("scheme", "ws") in ("wss", "https")
-    scheme = "wss" if secure else "ws"
-    return Handshake(
-        url=f"{scheme}://{host}{path}{'?' if query else ''}{query}",
-        subprotocol=subprotocol,
-        request_headers=headers,
+    return Request(
+        target=f"{path}{'?' if query else ''}{query}",
+        headers=headers,
         # Headers added by proxies are not used: a client could have sent them itself.
         peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
+        # Some servers pass on the HTTP scheme.
+        secure=scope.get("scheme", "ws") in ("wss", "https"),
     )
 
 
-def _request(handshake: Handshake) -> Request:
-    url = split_url(handshake.url)
-    return Request(
-        target=url.path + (f"?{url.query}" if url.query else ""),
-        headers=handshake.request_headers,
-        peer=handshake.peer,
-        secure=url.scheme == "wss",
+def _handshake(
+    scope: Scope, request: Request, subprotocol: str | None, admitted: object
+) -> Handshake:
+    host = request.headers.get("Host") or ""
+    # Not every ASGI server checks the header, and a slash in it would change the path of the URL.
+    if not is_host_header(host):
+        host = _server_address(scope.get("server"))
+    return Handshake(
+        url=f"{'wss' if request.secure else 'ws'}://{host}{request.target}",
+        subprotocol=subprotocol,
+        request_headers=request.headers,
+        peer=request.peer,
+        request=request,
+        admitted=admitted,
     )
 
 

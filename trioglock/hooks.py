@@ -16,6 +16,7 @@ from .disconnect import Disconnect
 from .errors import DecodeError, InvalidOption, UsageError
 from .frames import Close
 from .headers import Headers, HeadersLike
+from .http import Request
 from .options import check_headers, check_seconds, check_ssl_context
 
 if TYPE_CHECKING:
@@ -137,6 +138,11 @@ class ConnectionInfo:
 
     def __repr__(self) -> str:
         return redact_repr(self)
+
+    @property
+    def http_request(self) -> Request:
+        """See :attr:`Connection.http_request`."""
+        return self.connection.http_request
 
 
 NOT_STATES: set[type] = {Close, Deliver, Reconnect, Reply, Stop}

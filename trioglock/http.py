@@ -30,6 +30,8 @@ class Request:
             if the context did not verify it. None without TLS, and if the client sent none.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
+        data: what ``process_request`` attaches for hooks and handlers, which find it in
+            ``conn.http_request.data``, such as the user.
     """
 
     target: str
@@ -39,6 +41,7 @@ class Request:
     secure: bool = False
     peer_certificate: dict[str, Any] | None = field(default=None, repr=False, hash=False)
     peer_certificate_der: bytes | None = field(default=None, repr=False)
+    data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
         return redact_repr(self)

@@ -246,6 +246,20 @@ async def test_the_client_closes(code: int, expected: int, autojump_clock: MockC
     assert server.sent == [{"type": "websocket.accept", "subprotocol": None}]
 
 
+async def test_the_request_of_a_connection(autojump_clock: MockClock) -> None:
+    seen: list[object] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        request = conn.http_request
+        seen.extend([request.path, request.query, request.headers["host"], request.peer])
+        seen.extend([request.secure, request.data])
+
+    server = Server()
+    server.scope |= {"query_string": b"a=1", "client": ("192.0.2.1", 5000), "scheme": "wss"}
+    await server.run(WebSocketApp(handler))
+    assert seen == ["/%C3%BC", "a=1", "example.org", "192.0.2.1:5000", True, {}]
+
+
 SERVERS = [
     ("https", ("a.example", 80), "wss://a.example:80/x"),
     ("wss", ("a.example", 80), "wss://a.example:80/x"),

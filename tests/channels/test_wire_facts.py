@@ -528,17 +528,13 @@ async def test_connect_gets_the_certificate_and_the_address_of_the_client() -> N
     )
     target: Any = channels.socket
     assert (await target._admit(request)).status == 403  # append() returns None
-    assert requests == [
-        ConnectRequest(
-            path="/socket/websocket",
-            params={"a": "2", "b": ""},
-            headers=request.headers,
-            peer="192.0.2.1:5000",
-            secure=True,
-            peer_certificate=certificate,
-            peer_certificate_der=b"der",
-        )
-    ]
+    [received] = requests
+    assert (received.path, received.params) == ("/socket/websocket", {"a": "2", "b": ""})
+    assert (received.headers, received.token) == (request.headers, None)
+    assert (received.peer, received.secure) == ("192.0.2.1:5000", True)
+    assert received.peer_certificate == certificate
+    assert received.peer_certificate_der == b"der"
+    assert received.data is request.data
 
 
 async def test_a_server_for_channels_has_no_codec() -> None:

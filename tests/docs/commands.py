@@ -7,6 +7,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -48,7 +49,7 @@ def check_commands(block: str) -> None:
                 names = re.findall(r"-s (\S+)", " ".join(arguments))
                 assert set(names) <= set(nox_sessions()), names
             case "pip":
-                check_extras(arguments)
+                check_pip(arguments)
             case "python":
                 assert (ROOT / arguments[0]).exists() or arguments[0] in TUTORIALS
             case _:
@@ -90,10 +91,12 @@ def check_trioglock(arguments: list[str]) -> None:
         raise AssertionError(error.format_message()) from error
 
 
-def check_extras(arguments: list[str]) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def check_pip(arguments: list[str]) -> None:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     for extras in re.findall(r"\[([\w,-]+)\]", " ".join(arguments)):
-        assert set(extras.split(",")) <= project["optional-dependencies"].keys(), extras
+        assert set(extras.split(",")) <= configuration["project"]["optional-dependencies"].keys()
+    for option, value in pairwise(arguments):
+        assert option != "--group" or value in configuration["dependency-groups"], value
 
 
 def nox_sessions() -> list[str]:

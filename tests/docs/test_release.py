@@ -31,9 +31,11 @@ def kinds() -> list[dict[str, Any]]:
 def test_fault_51_a_package_has_one_lowest_version() -> None:
     """``nox -s lowest`` runs the tests with the versions that the extras and the tests name."""
     project = configuration()["project"]
-    extras = project["optional-dependencies"]
+    extras, groups = project["optional-dependencies"], configuration()["dependency-groups"]
     lowest: dict[str, set[str]] = {}
-    for requirement in [*project["dependencies"], *chain(*extras.values())]:
+    for requirement in chain(project["dependencies"], *extras.values(), *groups.values()):
+        if isinstance(requirement, dict):
+            continue  # another group
         name, _, version = requirement.partition(";")[0].strip().partition(">=")
         assert version, f"{requirement} has no lowest version"
         lowest.setdefault(name.partition("[")[0], set()).add(version)
@@ -90,10 +92,10 @@ def test_the_version_shows_whether_modules_are_compiled() -> None:
 
 
 def test_every_extra_is_listed_with_its_packages() -> None:
-    """docs/extras.md lists the extras of pyproject.toml, except for the packages of ``test``."""
+    """docs/extras.md lists the extras of pyproject.toml."""
     extras = configuration()["project"]["optional-dependencies"]
     expected = {
-        extra: [] if extra == "test" else [re.split(r"[\[><=;]", name)[0] for name in packages]
+        extra: [re.split(r"[\[><=;]", name)[0] for name in packages]
         for extra, packages in extras.items()
     }
     rows = Page("docs/extras.md").rows("Available extras")

@@ -207,6 +207,41 @@ async def test_fault_41_half_open_sockets_keep_nobody_out() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has many loopback addresses")
+async def test_half_open_sockets_of_one_address_do_not_drop_slow_clients_of_another() -> None:
+    """At least 95 % of the others get in, though their requests arrive while 2,448 are opened."""
+    async with limited_server(1024, 1024) as (port, *_):
+        with ExitStack() as attack:
+            open_silent(attack, port, 1224)
+            slow = [await open_from("127.0.0.2", port) for _ in range(20)]
+            for client in slow:
+                await client.send(request()[:40])
+            open_silent(attack, port, 2448)
+            for client in slow:
+                with suppress(trio.BrokenResourceError):
+                    await client.send(request()[40:])
+            upgraded = [await is_upgraded(client) for client in slow]
+        assert sum(upgraded) >= 0.95 * len(slow)
+        await close_all(slow)
+
+
+def open_silent(stack: ExitStack, port: int, count: int) -> None:
+    for _ in range(count):
+        stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
+
+
+async def open_from(address: str, port: int) -> RawClient:
+    return RawClient(await trio.open_tcp_stream("127.0.0.1", port, local_address=address))
+
+
+async def is_upgraded(client: RawClient) -> bool:
+    try:
+        return (await client.head()).startswith(b"HTTP/1.1 101 ")
+    except (AssertionError, trio.BrokenResourceError):
+        return False
+
+
+@pytest.mark.slow
 async def test_fault_41_without_descriptors_the_oldest_handshake_is_dropped() -> None:
     """Established connections use so many files that half of the limit is not left."""
     async with limited_server(128, 128) as (port, *_):

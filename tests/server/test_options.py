@@ -59,6 +59,8 @@ BAD_OPTIONS: dict[str, dict[str, Any]] = {
     "process_request must be a function": {"process_request": {"/health": "ok"}},
     "max_connections must be at least": {"max_connections": 0},
     "max_handshakes must be at least": {"max_handshakes": 0},
+    "max_connections_per_address must be": {"max_connections_per_address": "many"},
+    "max_handshakes_per_address must be": {"max_handshakes_per_address": 0},
     "max_header_size must be at least": {"max_header_size": 1},
     "open_timeout must be more": {"open_timeout": 0},
     "shutdown_timeout must be more": {"shutdown_timeout": -1},

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from opentelemetry import trace
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from trio.testing import MockClock
 
 from tests.hooks.helpers import linked
 from tests.scripts import run_python
+from tests.telemetry.helpers import Collected
 from trioglock import (
     Backoff,
     Close,
@@ -31,44 +26,8 @@ from trioglock import (
     serve,
 )
 from trioglock.asgi import WebSocketApp
-from trioglock.telemetry.opentelemetry import Instrumentation, instrument
+from trioglock.telemetry.opentelemetry import instrument
 from trioglock.testing import MockServer, echo
-
-
-class Collected:
-    """What exporters would get."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self._reader = InMemoryMetricReader()
-        self.tracers = TracerProvider()
-        self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.meters = MeterProvider([self._reader])
-
-    def instrument(self, **options: Any) -> Instrumentation:
-        return instrument(tracer_provider=self.tracers, meter_provider=self.meters, **options)
-
-    @property
-    def spans(self) -> list[ReadableSpan]:
-        return list(self._exporter.get_finished_spans())
-
-    def metrics(self) -> dict[str, list[Any]]:
-        """The points of each instrument."""
-        data = self._reader.get_metrics_data()
-        return {
-            metric.name: list(metric.data.data_points)
-            for resource in (data.resource_metrics if data else ())
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
-
-
-@pytest.fixture
-def collected() -> Iterator[Collected]:
-    collected = Collected()
-    yield collected
-    collected.meters.shutdown()
-    collected.tracers.shutdown()
 
 
 async def test_spans_of_a_client(collected: Collected, autojump_clock: MockClock) -> None:

@@ -304,6 +304,7 @@ async def handler(conn: Connection[None, Candle]) -> None:
     """A handler of a server."""
     assert_type(await conn.receive(), Candle)
     await conn.send(Candle(1.5))
+    assert_type(conn.http_request.data, dict[str, Any])
 
 
 async def servers() -> None:

@@ -8,12 +8,12 @@ import inspect
 import logging
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
-from .._redact import redact_repr, shorten
+from .._redact import shorten
 from ..errors import BadHookResult, BrokerError, BrokerUnavailable, UsageError
 from ..headers import Headers
 from ..hooks import Socket
@@ -35,32 +35,22 @@ _is_supported = re.compile(r"2\.0\.[0-9]+").fullmatch
 """Phoenix uses this protocol for all versions that match ``~> 2.0.0``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ConnectRequest:
-    """The argument of ``connect``: a client that wants to connect.
+class ConnectRequest(Request):
+    """The argument of ``connect``: the request of a client that wants to connect."""
 
-    Args:
-        path: the path of the request, still percent-encoded, such as ``"/socket/websocket"``.
-        params: the parameters of the query, without ``vsn``; the last one of a name counts.
-        headers: the headers as received.
-        token: the ``auth_token`` of the client, which it sends as a subprotocol; None without one.
-        peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
-        secure: whether the request was received over TLS.
-        peer_certificate: as in :class:`trioglock.Request`.
-        peer_certificate_der: as in :class:`trioglock.Request`.
-    """
+    __slots__ = ()
 
-    path: str
-    params: Mapping[str, str] = field(repr=False)
-    headers: Headers
-    token: str | None = field(default=None, repr=False)
-    peer: str = ""
-    secure: bool = False
-    peer_certificate: dict[str, Any] | None = field(default=None, repr=False, hash=False)
-    peer_certificate_der: bytes | None = field(default=None, repr=False)
+    @property
+    def params(self) -> dict[str, str]:
+        """The parameters of the query, without ``vsn``; the last one of a name counts."""
+        params = _parse_query(self)
+        params.pop("vsn", None)
+        return params
 
-    def __repr__(self) -> str:
-        return redact_repr(self)
+    @property
+    def token(self) -> str | None:
+        """The ``auth_token`` of the client, which it sends as a subprotocol; None without one."""
+        return find_token(self.headers)
 
 
 Authenticate: TypeAlias = Callable[[ConnectRequest], Any | Awaitable[Any]]
@@ -116,16 +106,16 @@ class ChannelsTarget(HandshakeTarget):
     async def _admit(self, request: Request) -> object:
         if not request.path.endswith(PATH_END):
             return _refuse(request, 404, f"the path does not end with {PATH_END}")
-        params = dict(parse_qsl(request.query, keep_blank_values=True))
         # Without vsn, Phoenix would use an older protocol.
-        vsn = params.pop("vsn", None)
+        vsn = _parse_query(request).get("vsn")
         if vsn is None:
             return _refuse(request, 403, "the parameter vsn is missing")
         if not _is_supported(vsn):
             return _refuse(request, 403, f"vsn must be 2.0.0, not {shorten(vsn)}")
         user, expires_at = None, math.inf
         if self._connect is not None:
-            returned = self._connect(_make_request(request, params))
+            values = {field.name: getattr(request, field.name) for field in fields(Request)}
+            returned = self._connect(ConnectRequest(**values))
             if inspect.isawaitable(returned):
                 returned = await returned
             user, expires_at = split_credentials(returned)
@@ -156,17 +146,8 @@ def _refuse(request: Request, status: int, reason: str) -> Response:
     return Response(status)
 
 
-def _make_request(request: Request, params: Mapping[str, str]) -> ConnectRequest:
-    return ConnectRequest(
-        path=request.path,
-        params=params,
-        headers=request.headers,
-        token=find_token(request.headers),
-        peer=request.peer,
-        secure=request.secure,
-        peer_certificate=request.peer_certificate,
-        peer_certificate_der=request.peer_certificate_der,
-    )
+def _parse_query(request: Request) -> dict[str, str]:
+    return dict(parse_qsl(request.query, keep_blank_values=True))
 
 
 def find_token(headers: Headers) -> str | None:

@@ -16,6 +16,7 @@ from .._timer import PeerTimeout
 from .._types import MessageT_co, StateT
 from ..errors import CallTimeout, InvalidOption, RequestTimeout, UsageError
 from ..frames import Close, Data, Frame, Ping
+from ..http import Request
 from ..options import Overflow, check_seconds
 from ..transports import Handshake
 from .closing import Status
@@ -684,6 +685,21 @@ class Connection(Generic[StateT, MessageT_co]):
     def handshake(self) -> Handshake | None:
         """The latest opening handshake, or None before the first."""
         return self._session.handshake
+
+    @property
+    def http_request(self) -> Request:
+        """On a server, the request of the client, with what ``process_request`` has attached.
+
+        Raises:
+            UsageError: this is the connection of a client.
+        """
+        handshake = self._session.handshake
+        if handshake is None or handshake.request is None:
+            raise UsageError(
+                "only the connections of a server have an http_request: a client finds the headers "
+                "of its request in conn.handshake.request_headers"
+            )
+        return handshake.request
 
     @property
     def subprotocol(self) -> str | None:

@@ -55,6 +55,11 @@ class BrokerSession(ABC):
     """Returns the retention of any channel. By default the channels have a history that are neither
     topics nor ``incoming``, if there is a :attr:`history`."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the broker can be reached at present. The default is True."""
+        return True
+
     @abstractmethod
     async def publish(self, channel: str, data: Data) -> None:
         """Publish a message to every hub with the same name, including this one.

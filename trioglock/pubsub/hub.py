@@ -16,6 +16,7 @@ from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
 from ..server import ServeTarget
+from ..telemetry.hubs import open_hubs
 from .broker import Broker, BrokerSession, MemoryBroker
 from .history import FindRetention, MessageHistory, Retention
 from .listeners import (
@@ -67,6 +68,9 @@ class HubStatistics:
         disconnected: clients disconnected because they were too slow.
         gaps: gaps after interruptions of the connection to the broker.
         failures: exceptions raised by listeners.
+        queued_bytes: current size of the messages in the queues of all subscribers, counted as for
+            ``max_queue_bytes``.
+        broker_up: whether the hub is open and its broker can be reached at present.
     """
 
     subscribers: int
@@ -77,6 +81,8 @@ class HubStatistics:
     disconnected: int
     gaps: int
     failures: int
+    queued_bytes: int
+    broker_up: bool
 
 
 class Hub:
@@ -203,11 +209,13 @@ class Hub:
                 self._start_listener(listener)
             for service in self._services:
                 service(session, nursery)
+            open_hubs.add(self)
             try:
                 for channels in self._registry.filters():
                     await session.wait_subscribed(channels)
                 yield
             finally:
+                open_hubs.discard(self)
                 self._session = self._nursery = None
                 self._registry.end()
 
@@ -528,9 +536,14 @@ class Hub:
         self._remove(subscriber, ChannelFilter(channel, literal=True))
 
     def statistics(self) -> HubStatistics:
-        """Return the current counters."""
+        """Return the current counters; any thread may call it."""
         counters = asdict(self.counters)
         del counters["nearly_full"]
+        session = self._session
         return HubStatistics(
-            subscribers=len(self._registry), channels=self._registry.channels, **counters
+            subscribers=len(self._registry),
+            channels=self._registry.channels,
+            queued_bytes=self._registry.queued_bytes,
+            broker_up=session is not None and session.is_up,
+            **counters,
         )

@@ -67,6 +67,11 @@ class MessageQueue:
         return len(self._events)
 
     @property
+    def bytes(self) -> int:
+        """Total size of the messages."""
+        return self._bytes
+
+    @property
     def full(self) -> bool:
         """Whether the queue holds ``limit`` messages, or ``max_bytes`` bytes."""
         return self._messages >= self.limit or self._bytes >= self.max_bytes

@@ -58,6 +58,10 @@ class QueuedSubscriber(Subscriber):
         return len(self._replay) + len(self.queue)
 
     @property
+    def queued_bytes(self) -> int:
+        return self.queue.bytes
+
+    @property
     def is_behind(self) -> bool:
         """Whether the next messages have to be read from the history."""
         return self._behind is not None

@@ -29,6 +29,11 @@ class Counters:
 class Subscriber(ABC):
     """Receives events from a hub. Its methods neither block nor raise."""
 
+    @property
+    def queued_bytes(self) -> int:
+        """Size of the messages in its queue, as for ``max_queue_bytes``. The default is 0."""
+        return 0
+
     @abstractmethod
     def put(self, event: Event) -> None:
         """Take an event, or apply the overflow policy."""
@@ -55,6 +60,12 @@ class SubscriberRegistry:
     def channels(self) -> int:
         """Number of channels that have a subscriber, not counting patterns."""
         return len(self._channels)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Total size of the messages in the queues of all subscribers."""
+        # Copies: another thread may ask for it.
+        return sum(subscriber.queued_bytes for subscriber in (*self._all, *self._gaps_only))
 
     def filters(self) -> list[ChannelFilter]:
         """The channels and patterns that have subscribers."""

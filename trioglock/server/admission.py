@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeAlias
 import trio
 
 from .._redact import redact_line
-from .._timer import PeerDeadline
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
 from ..options import MAX_HEADER_SIZE, check_seconds, check_ssl_context, check_whole
@@ -26,7 +25,6 @@ from ..transports import (
     ServerTransport,
     Upgrade,
     UpgradeOptions,
-    describe_peer,
     negotiate,
     read_request,
     send_response,
@@ -34,17 +32,14 @@ from ..transports import (
 from ..transports.http1 import STREAM_ERRORS, end_stream, refuse
 from ..transports.native.socket_io import choose_io
 from ..transports.tls import TLSSocketIO, is_tls_failure, wrap_tls
+from .client_address import ClientAddress, IPAddress, client_address
 from .connections import HandshakeTarget
-from .descriptors import descriptor_limit
+from .limits import RETRY_AFTER, OpenConnections, PendingHandshake, PendingHandshakes
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
 ProcessRequest: TypeAlias = Callable[[Request], Response | Awaitable[Response | None] | None]
 """Called for every request; returns a plain response, or None to continue the handshake."""
-
-CLOSING_GRACE = 1.0
-"""Seconds that clients have to finish a request when the server closes. Browsers open connections
-in advance: a shutdown must not wait for requests that may never come."""
 
 MAX_ACTIVE = 100
 """Maximum number of opening handshakes in progress; other clients wait until a handshake ends."""
@@ -54,9 +49,6 @@ PATIENCE = 0.05
 
 MAX_BATCH = 16
 """Maximum number of clients that are accepted before other tasks run."""
-
-RETRY_AFTER = 5
-"""Seconds after which a client may retry if the server is full."""
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -70,7 +62,9 @@ class HandshakeOptions:
     open_timeout: float | None = 10
     max_header_size: int = MAX_HEADER_SIZE
     max_connections: int | None = None
+    max_connections_per_address: int | None = None
     max_handshakes: int | None = 2**12
+    max_handshakes_per_address: int | None = None
 
     def __post_init__(self) -> None:
         check_ssl_context(self.ssl_context)
@@ -78,51 +72,19 @@ class HandshakeOptions:
             raise InvalidOption(f"process_request must be a function, not {self.process_request!r}")
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_header_size", self.max_header_size, least=256, none=False)
-        check_whole("max_connections", self.max_connections, least=1)
-        check_whole("max_handshakes", self.max_handshakes, least=1)
-
-
-def _limit_handshakes(wanted: int | None) -> int | None:
-    """Leave half of the process's descriptors to connections and to everything else."""
-    descriptors = descriptor_limit()
-    if descriptors is None:
-        return wanted
-    half = max(1, descriptors // 2)
-    return half if wanted is None else min(wanted, half)
+        for name in (
+            "max_connections",
+            "max_connections_per_address",
+            "max_handshakes",
+            "max_handshakes_per_address",
+        ):
+            check_whole(name, getattr(self, name), least=1)
 
 
 class _Rejection(NamedTuple):
     stream: trio.abc.Stream
     response: Response
     method: str
-
-
-class _Handshake:
-    """An opening handshake that has not ended."""
-
-    __slots__ = ("_later", "address", "deadline", "name", "rejected", "scope", "waiting")
-
-    def __init__(self, address: str, deadline: float) -> None:
-        self.address = address
-        self.name = address or "a client"  # in the log
-        self.scope = trio.CancelScope()
-        self.deadline = PeerDeadline(self.scope, deadline)
-        self._later: float | None = None  # the usual deadline, while an earlier one applies
-        self.waiting = True  # for the complete request
-        self.rejected = False
-
-    def hurry(self) -> None:
-        """Limit the time for the rest of the request."""
-        soon = trio.current_time() + CLOSING_GRACE
-        if self._later is None and soon < self.deadline.time:
-            self._later = self.deadline.time
-            self.deadline.move(soon)
-
-    def received(self) -> None:
-        self.waiting = False
-        if self._later is not None:
-            self.deadline.move(self._later)
-            self._later = None
 
 
 class HandshakeHandler:
@@ -142,11 +104,13 @@ class HandshakeHandler:
             upgrades = replace(upgrades, select_subprotocol=select)
         self._upgrades = upgrades
         self._options = options
-        self._limit = _limit_handshakes(options.max_handshakes)
-        self._open_connections = 0
-        self._handshakes: dict[_Handshake, None] = {}  # oldest first
+        self._open = OpenConnections(options.max_connections, options.max_connections_per_address)
+        self._groups: dict[Link, IPAddress] = {}  # of connections whose address is counted
+        self._handshakes = PendingHandshakes(
+            options.max_handshakes, options.max_handshakes_per_address
+        )
         # Handshakes in progress, each with the time until which it counts if nothing is received.
-        self._active: dict[_Handshake, float] = {}
+        self._active: dict[PendingHandshake, float] = {}
         self._deciding = 0  # handshakes that are waiting for an async process_request
         self._ended = trio.Event()
         self._closed = False
@@ -183,13 +147,11 @@ class HandshakeHandler:
         now = trio.current_time()
         timeout = self._options.open_timeout
         deadline = math.inf if timeout is None else now + timeout
-        handshake = _Handshake(describe_peer(stream), deadline)
-        name, scope = handshake.name, handshake.scope
+        handshake = PendingHandshake(client_address(stream), deadline)
+        scope = handshake.scope
         if self._closed:
             handshake.hurry()
-        if self._limit is not None and len(self._handshakes) >= self._limit:
-            self._cancel_oldest()
-        self._handshakes[handshake] = None
+        self._handshakes.add(handshake)
         self._active[handshake] = now + PATIENCE
         try:
             with scope:
@@ -203,26 +165,25 @@ class HandshakeHandler:
             if scope.cancelled_caught:
                 self._log_timeout(handshake)
         except EOFError as error:
-            _logger.debug("%s: closed the connection %s of its request", name, error)
+            _logger.debug("%s: closed the connection %s of its request", handshake.name, error)
         except (*STREAM_ERRORS, LinkBroken) as error:
-            _logger.info(
-                "%s: connection lost: %s", name, redact_line(repr(error.__cause__ or error))
-            )
+            reason = redact_line(repr(error.__cause__ or error))
+            _logger.info("%s: connection lost: %s", handshake.name, reason)
         except Exception:
-            _logger.exception("%s: the transport failed", name)
+            _logger.exception("%s: the transport failed", handshake.name)
         finally:
             handshake.deadline.stop()
-            del self._handshakes[handshake]
+            self._handshakes.remove(handshake)
             self._end_active(handshake)
         return None
 
-    def _end_active(self, handshake: _Handshake) -> None:
+    def _end_active(self, handshake: PendingHandshake) -> None:
         self._active.pop(handshake, None)
         self._ended.set()
 
     async def drop_oldest(self) -> bool:
-        """Drop the oldest handshake to free its descriptor; return whether there was one."""
-        handshake = self._cancel_oldest()
+        """Drop a handshake to free its descriptor; return whether there was one."""
+        handshake = self._handshakes.drop_oldest()
         if handshake is None:
             await trio.lowlevel.checkpoint()
             return False
@@ -234,15 +195,7 @@ class HandshakeHandler:
                 break
         return True
 
-    def _cancel_oldest(self) -> _Handshake | None:
-        """Cancel the oldest handshake, which has had the most time."""
-        for handshake in self._handshakes:
-            if not handshake.scope.cancel_called:
-                handshake.scope.cancel()
-                return handshake
-        return None
-
-    def _log_timeout(self, handshake: _Handshake) -> None:
+    def _log_timeout(self, handshake: PendingHandshake) -> None:
         name = handshake.name
         if handshake.rejected:
             _logger.debug("%s: timed out while sending the response", name)
@@ -254,7 +207,7 @@ class HandshakeHandler:
             _logger.info("%s: the opening handshake timed out", name)
 
     async def _accept(
-        self, stream: trio.abc.Stream, handshake: _Handshake, nursery: trio.Nursery
+        self, stream: trio.abc.Stream, handshake: PendingHandshake, nursery: trio.Nursery
     ) -> Link | _Rejection:
         context = self._options.ssl_context
         if context is not None:
@@ -265,27 +218,29 @@ class HandshakeHandler:
             method = received.request.method
             decision = await self._decide(received, handshake)
             if isinstance(decision, Upgrade):
-                return await self._upgrade(stream, decision, nursery)
+                return await self._upgrade(stream, decision, handshake.client, nursery)
         except Refusal as refusal:
             _logger.info("%s: refused: %s", handshake.name, redact_line(str(refusal)))
             decision = refusal.response
         return _Rejection(stream, decision, method)
 
     async def _read_request(
-        self, stream: trio.abc.Stream, handshake: _Handshake
+        self, stream: trio.abc.Stream, handshake: PendingHandshake
     ) -> ReceivedRequest:
         if isinstance(stream, TLSSocketIO | trio.SSLStream):
             await _start_tls(stream)
         received = await read_request(
             choose_io(stream),
             self._options.max_header_size,
-            peer=handshake.address,
+            peer=handshake.client.name,
             secure=self._options.ssl_context is not None,
         )
         handshake.received()
         return received
 
-    async def _decide(self, received: ReceivedRequest, handshake: _Handshake) -> Response | Upgrade:
+    async def _decide(
+        self, received: ReceivedRequest, handshake: PendingHandshake
+    ) -> Response | Upgrade:
         """Choose the response. An exception raised by the user's functions is a server error."""
         try:
             response = await self._process(received.request)
@@ -327,19 +282,23 @@ class HandshakeHandler:
             self._ended.set()
 
     async def _upgrade(
-        self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery
+        self,
+        stream: trio.abc.Stream,
+        upgrade: Upgrade,
+        client: ClientAddress,
+        nursery: trio.Nursery,
     ) -> Link:
-        limit = self._options.max_connections
-        full = limit is not None and self._open_connections >= limit
-        if full or self._closed:
-            reason = "too many connections" if full else "the server is closing"
-            raise refuse(503, reason, {"Retry-After": str(RETRY_AFTER)})
-        self._open_connections += 1
+        if self._closed:
+            raise refuse(503, "the server is closing", RETRY_AFTER)
+        group = self._open.add(client)
         try:
-            return await self._transport.upgrade(stream, upgrade, nursery)
+            link = await self._transport.upgrade(stream, upgrade, nursery)
         except BaseException:
-            self.release()
+            self._open.remove(group)
             raise
+        if group is not None:
+            self._groups[link] = group
+        return link
 
     def close(self) -> None:
         """Stop accepting connections."""
@@ -348,8 +307,9 @@ class HandshakeHandler:
             if handshake.waiting:
                 handshake.hurry()
 
-    def release(self) -> None:
-        self._open_connections -= 1
+    def release(self, link: Link) -> None:
+        """Stop counting a connection that has ended."""
+        self._open.remove(self._groups.pop(link, None))
 
 
 async def _start_tls(stream: TLSSocketIO | trio.SSLStream[trio.abc.Stream]) -> None:

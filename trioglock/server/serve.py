@@ -65,9 +65,14 @@ class ServeOptions(FlowKeywords, total=False):
             returns a :class:`Response` to answer with plain HTTP, or None to continue.
         max_connections: maximum number of connections; further clients get 503 and Retry-After
             (RFC 9110, section 10.2.3). None for no limit.
+        max_connections_per_address: maximum number of connections from one IPv4 address or one
+            /64 network of IPv6; further clients get 429 and Retry-After. None for no limit. Unix
+            sockets are exempt.
         max_handshakes: maximum number of concurrent opening handshakes; above the limit, the
-            oldest is dropped. The limit cannot exceed half the number of files that the process
-            may open; None uses that half.
+            oldest of the address that has the most is dropped. The limit cannot exceed half the
+            number of files that the process may open; None uses that half.
+        max_handshakes_per_address: maximum number of concurrent opening handshakes from one
+            address; above the limit, its oldest is dropped. None for no limit of its own.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
@@ -92,7 +97,9 @@ class ServeOptions(FlowKeywords, total=False):
     compression: Compression
     process_request: ProcessRequest | None
     max_connections: int | None
+    max_connections_per_address: int | None
     max_handshakes: int | None
+    max_handshakes_per_address: int | None
     max_header_size: int
     open_timeout: float | None
     shutdown_timeout: float | None

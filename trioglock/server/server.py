@@ -166,7 +166,7 @@ class Server:
                 try:
                     await self._runner.run(link, self._nursery)
                 finally:
-                    self._handshakes.release()
+                    self._handshakes.release(link)
         finally:
             try:
                 await trio.aclose_forcefully(stream)

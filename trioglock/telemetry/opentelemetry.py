@@ -7,7 +7,7 @@ The names of metrics and of our own attributes are constants below.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -53,6 +53,7 @@ from .events import (
     Terminated,
     WireFrame,
 )
+from .hubs import open_hubs
 from .listeners import listen
 
 __all__ = ["Instrumentation", "instrument"]
@@ -72,6 +73,16 @@ MESSAGES_DROPPED = "trioglock.messages.dropped"
 BACKPRESSURE_DURATION = "trioglock.backpressure.duration"
 MESSAGES = "trioglock.messages"
 IO = "trioglock.io"
+HUB_SUBSCRIBERS = "trioglock.hub.subscribers"
+HUB_CHANNELS = "trioglock.hub.channels"
+HUB_RECEIVED = "trioglock.hub.messages.received"
+HUB_DELIVERED = "trioglock.hub.messages.delivered"
+HUB_DROPPED = "trioglock.hub.messages.dropped"
+HUB_DISCONNECTED = "trioglock.hub.clients.disconnected"
+HUB_GAPS = "trioglock.hub.gaps"
+HUB_FAILURES = "trioglock.hub.listener.failures"
+HUB_QUEUE_SIZE = "trioglock.hub.queue.size"
+HUB_BROKER_UP = "trioglock.hub.broker.up"
 
 # Spans and their events.
 HANDSHAKE_SPAN = "GET"
@@ -88,6 +99,7 @@ HOOK = "trioglock.hook"
 WAITING = "trioglock.backpressure.waiting"
 MILLISECONDS = "trioglock.backpressure.milliseconds"
 DIRECTION = "trioglock.direction"
+HUB_NAME = "trioglock.hub.name"
 
 Attributes: TypeAlias = dict[str, str | int]
 
@@ -101,7 +113,7 @@ def instrument(
     meter_provider: metrics.MeterProvider | None = None,
     frames: bool = False,
 ) -> Instrumentation:
-    """Record spans and metrics of all connections of this process, clients and servers.
+    """Record spans and metrics of all connections of this process, and metrics of its hubs.
 
     Call it once at the start of a program, or use it as a context manager. URLs are recorded
     without user information or query values.
@@ -116,15 +128,16 @@ def instrument(
     """
     tracer = trace.get_tracer("trioglock", __version__, tracer_provider)
     meter = metrics.get_meter("trioglock", __version__, meter_provider)
-    return Instrumentation(_Spans(tracer), _Metrics(meter, frames=frames))
+    return Instrumentation(_Spans(tracer), _Metrics(meter, frames=frames), _HubMetrics(meter))
 
 
 class Instrumentation:
     """A running recording of spans and metrics. As a context manager, it stops at the end."""
 
-    def __init__(self, spans: _Spans, metrics: _Metrics) -> None:
+    def __init__(self, spans: _Spans, metrics: _Metrics, hub_metrics: _HubMetrics) -> None:
         self._spans = spans
         self._metrics = metrics
+        self._hub_metrics = hub_metrics
         self._listeners = [
             listen(spans.record, *spans.handlers),
             listen(metrics.record, *metrics.handlers),
@@ -136,6 +149,7 @@ class Instrumentation:
             listener.stop()
         self._spans.end_all()
         self._metrics.close_all()
+        self._hub_metrics.is_active = False
 
     def __enter__(self) -> Self:
         return self
@@ -385,6 +399,53 @@ class _Metrics:
         if not isinstance(frame, Fragment) or frame.final:
             self._messages.add(1, attributes)
         self._bytes.add(_size(frame), attributes)
+
+
+class _HubMetrics:
+    """Reads the statistics of open hubs whenever metrics are collected, in any thread.
+
+    Hubs with the same name have the same attributes, so they are combined.
+
+    Args:
+        meter: creates the instruments.
+    """
+
+    def __init__(self, meter: metrics.Meter) -> None:
+        self.is_active: bool = True  # instruments cannot be removed
+        counter = meter.create_observable_counter
+        gauge = meter.create_observable_up_down_counter
+        for create, name, field, unit, text in (
+            (gauge, HUB_SUBSCRIBERS, "subscribers", "{subscriber}", "Subscribers of the hub."),
+            (gauge, HUB_CHANNELS, "channels", "{channel}", "Channels with a subscriber."),
+            (counter, HUB_RECEIVED, "received", "{message}", "Messages from the broker."),
+            (counter, HUB_DELIVERED, "delivered", "{message}", "Messages to each subscriber."),
+            (counter, HUB_DROPPED, "dropped", "{message}", "Messages dropped from full queues."),
+            (counter, HUB_DISCONNECTED, "disconnected", "{client}", "Clients that were too slow."),
+            (counter, HUB_GAPS, "gaps", "{gap}", "Gaps after interruptions of the broker."),
+            (counter, HUB_FAILURES, "failures", "{failure}", "Exceptions raised by listeners."),
+            (gauge, HUB_QUEUE_SIZE, "queued_bytes", "By", "Messages in queues of subscribers."),
+        ):
+            create(name, [self._observe(field, sum)], unit, text)
+        meter.create_observable_gauge(
+            HUB_BROKER_UP,
+            [self._observe("broker_up", min)],
+            "1",
+            "1 if the broker can be reached, otherwise 0.",
+        )
+
+    def _observe(
+        self, field: str, combine: Callable[[Iterable[int]], int]
+    ) -> Callable[[metrics.CallbackOptions], list[metrics.Observation]]:
+        def observe(_: metrics.CallbackOptions) -> list[metrics.Observation]:
+            values: dict[str, list[int]] = {}
+            for hub in list(open_hubs) if self.is_active else ():
+                values.setdefault(hub.name, []).append(int(getattr(hub.statistics(), field)))
+            return [
+                metrics.Observation(combine(found), {HUB_NAME: name})
+                for name, found in values.items()
+            ]
+
+        return observe
 
 
 def _size(frame: WireFrame) -> int:

@@ -3,6 +3,8 @@
 Implement :class:`Transport` and :class:`Link`, or :class:`ServerTransport`, to add your own.
 """
 
+from typing import TYPE_CHECKING
+
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
 from .http1 import ReceivedRequest, Refusal, read_request, send_response
 from .listeners import (
@@ -12,6 +14,7 @@ from .listeners import (
     describe_peer,
     open_tcp,
     open_unix,
+    peer_name,
     port_of,
 )
 from .memory import MemoryLink, MemoryTransport, memory_link_pair
@@ -26,8 +29,10 @@ from .negotiation import (
     negotiate,
 )
 from .proxies import check_proxy
-from .trio_websocket import TrioWebsocketTransport
 from .urls import check_url
+
+if TYPE_CHECKING:
+    from .trio_websocket import TrioWebsocketTransport
 
 __all__ = [
     "Capabilities",
@@ -57,7 +62,19 @@ __all__ = [
     "negotiate",
     "open_tcp",
     "open_unix",
+    "peer_name",
     "port_of",
     "read_request",
     "send_response",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import trio-websocket when it is used, as that takes a tenth of the whole import."""
+        if name != "TrioWebsocketTransport":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .trio_websocket import TrioWebsocketTransport  # noqa: PLC0415
+
+        return TrioWebsocketTransport

@@ -20,6 +20,7 @@ from .._redact import redact_repr
 from ..errors import TrioglockError
 from ..frames import Event, Frame
 from ..headers import Headers
+from ..http import Request
 from ..options import DialOptions
 
 __all__ = ["Capabilities", "Handshake", "Link", "LinkBroken", "Transport"]
@@ -70,6 +71,7 @@ class Handshake:
             if the context did not verify it. None without TLS, and if the peer has none.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
+        request: the request that a server has received; None on a client.
         admitted: what the target of a server has decided about the client; None for targets that
             take no part in the handshake.
     """
@@ -82,6 +84,7 @@ class Handshake:
     extensions: tuple[str, ...] = ()
     peer_certificate: dict[str, Any] | None = field(default=None, repr=False, hash=False)
     peer_certificate_der: bytes | None = field(default=None, repr=False)
+    request: Request | None = field(default=None, repr=False)
     admitted: object = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:

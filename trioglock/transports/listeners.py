@@ -25,8 +25,10 @@ __all__ = [
     "accept_ready",
     "address_of",
     "describe_peer",
+    "format_address",
     "open_tcp",
     "open_unix",
+    "peer_name",
     "port_of",
 ]
 
@@ -257,7 +259,24 @@ def address_of(listener: trio.abc.Listener[trio.abc.Stream]) -> str:
     if not isinstance(listener, trio.SocketListener):
         return ""
     name = listener.socket.getsockname()
-    return _format_address(name) if isinstance(name, tuple) else os.fsdecode(name)
+    return format_address(name) if isinstance(name, tuple) else os.fsdecode(name)
+
+
+def peer_name(stream: trio.abc.Stream) -> tuple[Any, ...] | str | None:
+    """Return the address of the peer: a tuple, the path of a Unix socket, or None if unknown.
+
+    Args:
+        stream: any stream.
+    """
+    while isinstance(stream, TLSSocketIO | trio.SSLStream):
+        stream = stream.transport_stream
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return None
+    return name if isinstance(name, tuple | str) else ""  # the name of an abstract socket is bytes
 
 
 def describe_peer(stream: trio.abc.Stream) -> str:
@@ -266,21 +285,19 @@ def describe_peer(stream: trio.abc.Stream) -> str:
     Args:
         stream: any stream; the address is "" for unknown kinds.
     """
-    while isinstance(stream, TLSSocketIO | trio.SSLStream):
-        stream = stream.transport_stream
-    if not isinstance(stream, trio.SocketStream):
-        return ""
-    try:
-        name = stream.socket.getpeername()
-    except OSError:
-        return ""
+    name = peer_name(stream)
     if isinstance(name, tuple):
-        return _format_address(name)
+        return format_address(name)
     # The path of a Unix socket, which the peer chooses.
-    return printable(name) if isinstance(name, str) else ""
+    return printable(name or "")
 
 
-def _format_address(name: tuple[Any, ...]) -> str:
+def format_address(name: tuple[Any, ...]) -> str:
+    """Format a host and a port, such as ``"127.0.0.1:80"`` or ``"[::1]:80"``.
+
+    Args:
+        name: the address of a socket.
+    """
     host, port = name[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -169,6 +169,7 @@ def negotiate(received: ReceivedRequest, options: UpgradeOptions) -> Upgrade:
         peer_certificate=request.peer_certificate,
         peer_certificate_der=request.peer_certificate_der,
         extensions=tuple([extension.name for extension in accepted.extensions]),
+        request=request,
     )
     lines = [f"{name}: {value}\r\n" for name, value in accepted.headers.pairs()]
     settings = deflate_settings(options.compression)

@@ -17,7 +17,7 @@ import pytest
 from websockets import Subprotocol
 from websockets.sync.client import connect as connect_program
 
-from tests.browser import expect, keep_screenshot, open_chromium
+from tests.browser import FOREIGN, browser, expect, keep_screenshot
 from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import publish_request, serve_in_thread
 from tests.pubsub.redis_server import RealRedis, find_port
@@ -25,18 +25,11 @@ from tests.scripts import ROOT
 from trioglock.cli import main
 from trioglock.cli.live.sockets import LIVE, PUBLISH
 
+__all__ = ["browser"]
+
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-EVIL = "evil.example"
-
 OpenPage = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, with DNS rebinding: a foreign name that resolves to this machine."""
-    with open_chromium(f"--host-resolver-rules=MAP {EVIL} 127.0.0.1") as chromium:
-        yield chromium
 
 
 @pytest.fixture
@@ -348,10 +341,10 @@ def test_page_of_another_origin(browser: Any) -> None:
 def test_dns_rebinding(browser: Any) -> None:
     """The server refuses a page that the browser regards as same-origin."""
     with serve_in_thread() as at:
-        rebound = f"{EVIL}:{at.rpartition(':')[2]}"
+        rebound = f"{FOREIGN}:{at.rpartition(':')[2]}"
         page = browser.new_page()
         page.goto(f"http://{rebound}/favicon.ico")
-        assert page.evaluate("location.hostname") == EVIL
+        assert page.evaluate("location.hostname") == FOREIGN
         assert page.evaluate("fetch('/').then(answer => answer.status)") == 421
         for protocol in (LIVE, PUBLISH):
             assert page.evaluate(OPENS, [f"ws://{rebound}/", protocol]) == "closed"

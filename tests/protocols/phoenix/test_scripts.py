@@ -28,7 +28,7 @@ async def test_the_chat_connects_to_a_given_server() -> None:
 async def test_the_benchmark_reports_each_size() -> None:
     """An echo, a push, the difference, and whether it is within the limit."""
     for needed in ("picows", "uvloop"):
-        pytest.importorskip(needed, reason="the extra 'bench' is not installed")
+        pytest.importorskip(needed, reason="the group 'bench' is not installed")
     done = await run_python("-m", "benchmarks.phoenix", "--rounds", "1", "--count", "20")
     assert (done.code, done.stderr) == (0, ""), done.stdout
     assert len(re.findall(r"bytes: echo .* us, push and reply .* us", done.stdout)) == 3

@@ -301,6 +301,11 @@ class ReconnectingConnection(ABC):
         if info.identity and self._info.identity and info.identity != self._info.identity:
             self.drop(f"{self.address} now leads to another server")
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the connection can be used."""
+        return self._is_up
+
     def mark_up(self) -> None:
         self.failure = None
         self.attempted.unpark_all()

@@ -30,6 +30,10 @@ class RedisSession(BrokerSession):
         self._keys = keys
         self.find_retention: FindRetention = find_retention
 
+    @property
+    def is_up(self) -> bool:
+        return self._commands.is_up and self._receiver.is_up
+
     def subscribe(self, channels: ChannelFilter) -> None:
         self._receiver.subscribe(channels)
 

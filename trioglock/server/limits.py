@@ -1,0 +1,175 @@
+"""The limits on opening handshakes and connections: in total, and for each address."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterator
+
+import trio
+
+from .._timer import PeerDeadline
+from ..transports.http1 import refuse
+from .client_address import ClientAddress, IPAddress
+from .descriptors import descriptor_limit
+
+__all__ = ["RETRY_AFTER", "OpenConnections", "PendingHandshake", "PendingHandshakes"]
+
+CLOSING_GRACE = 1.0
+"""Seconds that clients have to finish a request when the server closes. Browsers open connections
+in advance: a shutdown must not wait for requests that may never come."""
+
+RETRY_AFTER = {"Retry-After": "5"}
+"""Tells a client that was refused because of a limit when to try again (RFC 9110,
+section 10.2.3)."""
+
+
+class PendingHandshake:
+    """An opening handshake that has not ended."""
+
+    __slots__ = ("_later", "client", "deadline", "rejected", "scope", "waiting")
+
+    def __init__(self, client: ClientAddress, deadline: float) -> None:
+        self.client = client
+        self.scope = trio.CancelScope()
+        self.deadline = PeerDeadline(self.scope, deadline)
+        self._later: float | None = None  # the usual deadline, while an earlier one applies
+        self.waiting = True  # for the complete request
+        self.rejected = False
+
+    @property
+    def name(self) -> str:
+        """The client in the log."""
+        return self.client.name or "a client"
+
+    def hurry(self) -> None:
+        """Limit the time for the rest of the request."""
+        soon = trio.current_time() + CLOSING_GRACE
+        if self._later is None and soon < self.deadline.time:
+            self._later = self.deadline.time
+            self.deadline.move(soon)
+
+    def received(self) -> None:
+        self.waiting = False
+        if self._later is not None:
+            self.deadline.move(self._later)
+            self._later = None
+
+
+class PendingHandshakes:
+    """The opening handshakes that have not ended.
+
+    Above a limit, handshakes are dropped: first those of the address that has the most, so that
+    one client cannot take the places of others, and of these the oldest, which has had the most
+    time.
+
+    Args:
+        limit: the maximum number of handshakes, None for none. At least half of the process's
+            descriptors are left to connections and to everything else.
+        address_limit: the maximum number for each address.
+    """
+
+    def __init__(self, limit: int | None, address_limit: int | None) -> None:
+        descriptors = descriptor_limit()
+        if descriptors is not None:
+            half = max(1, descriptors // 2)
+            limit = half if limit is None else min(limit, half)
+        self._limit = limit
+        self._address_limit = address_limit
+        self._all: dict[PendingHandshake, None] = {}
+        # Those that have not been dropped, oldest first. An exempt client is a group of its own.
+        self._groups: dict[Hashable, dict[PendingHandshake, None]] = {}
+
+    def __contains__(self, handshake: PendingHandshake) -> bool:
+        return handshake in self._all
+
+    def __iter__(self) -> Iterator[PendingHandshake]:
+        return iter(self._all)
+
+    def add(self, handshake: PendingHandshake) -> None:
+        """Add a handshake, and drop those that are too many."""
+        if self._limit is not None and len(self._all) >= self._limit:
+            self.drop_oldest()
+        self._all[handshake] = None
+        self._join(handshake)
+
+    def remove(self, handshake: PendingHandshake) -> None:
+        """Remove a handshake that has ended."""
+        del self._all[handshake]
+        self._leave(handshake)
+
+    def drop_oldest(self) -> PendingHandshake | None:
+        """Drop the oldest handshake of the address that has the most, and return it."""
+        if not self._groups:
+            return None
+        return self._drop_first(max(self._groups.values(), key=len))
+
+    def move(self, handshake: PendingHandshake, client: ClientAddress) -> None:
+        """Count a handshake for another address, which a proxy has named."""
+        self._leave(handshake)
+        handshake.client = client
+        self._join(handshake)
+
+    def _join(self, handshake: PendingHandshake) -> None:
+        key = handshake.client.group or handshake
+        group = self._groups.get(key, {})
+        if self._address_limit is not None and len(group) >= self._address_limit:
+            self._drop_first(group)
+        group[handshake] = None
+        self._groups[key] = group
+
+    def _leave(self, handshake: PendingHandshake) -> None:
+        key = handshake.client.group or handshake
+        group = self._groups.get(key, {})
+        group.pop(handshake, None)
+        if not group:
+            self._groups.pop(key, None)
+
+    def _drop_first(self, group: dict[PendingHandshake, None]) -> PendingHandshake:
+        handshake = next(iter(group))
+        handshake.scope.cancel()
+        self._leave(handshake)
+        return handshake
+
+
+class OpenConnections:
+    """Counts the open connections.
+
+    Args:
+        limit: the maximum number, None for none.
+        address_limit: the maximum number for each address, None for none.
+    """
+
+    def __init__(self, limit: int | None, address_limit: int | None) -> None:
+        self._limit = math.inf if limit is None else limit
+        self._address_limit = address_limit
+        self._count = 0
+        self._counts: Counter[IPAddress] = Counter()
+
+    def add(self, client: ClientAddress) -> IPAddress | None:
+        """Count a connection.
+
+        Returns:
+            The argument for :meth:`remove`.
+
+        Raises:
+            Refusal: there are too many.
+        """
+        if self._count >= self._limit:
+            raise refuse(503, "too many connections", RETRY_AFTER)
+        group = None if self._address_limit is None else client.group
+        if group is not None:
+            if self._counts[group] >= self._address_limit:  # type: ignore[operator]
+                # RFC 6585, section 4.
+                raise refuse(429, "too many connections from this address", RETRY_AFTER)
+            self._counts[group] += 1
+        self._count += 1
+        return group
+
+    def remove(self, group: IPAddress | None) -> None:
+        """Stop counting a connection that has ended."""
+        self._count -= 1
+        if group is not None:
+            self._counts[group] -= 1
+            if not self._counts[group]:
+                del self._counts[group]

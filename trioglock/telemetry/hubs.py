@@ -1,0 +1,13 @@
+"""The open hubs of this process, from which OpenTelemetry reads metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..pubsub import Hub
+
+__all__ = ["open_hubs"]
+
+open_hubs: set[Hub] = set()
+"""A hub is added when it opens and removed when it closes."""
