@@ -28,11 +28,12 @@ __all__ = ["RedisBroker"]
 
 
 class RedisBroker(Broker):
-    """A broker that uses a Redis server's PUBLISH and PSUBSCRIBE, and its streams for a history.
+    """A broker that uses a Redis server's PUBLISH and SUBSCRIBE, and its streams for a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
-    ``trioglock/news`` or, with a history, ``{trioglock}/news``. The hub always subscribes to
-    ``trioglock*``, as in sock-drawer: any program that can PUBLISH can send messages to the hub.
+    ``trioglock/news`` or, with a history, ``{trioglock}/news``. A process subscribes to both names of
+    the channels that have subscribers in it: as in sock-drawer, any program that can PUBLISH can send
+    messages to the hub.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
@@ -53,7 +54,8 @@ class RedisBroker(Broker):
         history_seconds: how long the messages of the history are kept; None for no limit.
         ssl_context: for ``rediss://``; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
-        publish_timeout: seconds that publishing a message may take; None for no limit.
+        publish_timeout: seconds that publishing a message, or confirming a subscription, may take;
+            None for no limit.
         health_interval: seconds of silence before a health check.
         health_timeout: seconds to wait for any reply.
         backoff: delays between attempts to reconnect, which never stop.

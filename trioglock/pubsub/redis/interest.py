@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from ..message import EVERYONE
 from ..patterns import ChannelFilter, Matcher, compile_pattern
+from .connection import RedisDisconnected
 from .scripts import HubKeys
 
 __all__ = ["Interest"]
@@ -173,6 +174,9 @@ class Interest:
 
         Args:
             error: the last error among the replies to the batch.
+
+        Raises:
+            RedisDisconnected: a subscription was neither confirmed nor refused.
         """
         self.waits = False
         batch, self._batch = self._batch, []
@@ -183,7 +187,8 @@ class Interest:
                 if key in self._sent:
                     self._confirmed.add(key)
             else:
-                assert error is not None, f"Redis has not confirmed {key}"
+                if error is None:
+                    raise RedisDisconnected("Redis has not confirmed a subscription")
                 self._refused(key, error)
 
     def _is_in_effect(self, key: Key) -> bool:
