@@ -31,9 +31,9 @@ class RedisBroker(Broker):
     """A broker that uses a Redis server's PUBLISH and SUBSCRIBE, and its streams for a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
-    ``trioglock/news`` or, with a history, ``{trioglock}/news``. A process subscribes to both names of
-    the channels that have subscribers in it: as in sock-drawer, any program that can PUBLISH can send
-    messages to the hub.
+    ``trioglock/news`` or, with a history, ``{trioglock}/news``. A process subscribes to both names
+    of the channels that have subscribers in it: as in sock-drawer, any program that can PUBLISH can
+    send messages to the hub.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
