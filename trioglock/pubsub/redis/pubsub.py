@@ -24,6 +24,7 @@ from .connection import (
     RedisDisconnected,
     RedisTimings,
 )
+from .discovery import Discovery
 from .history import RedisHistory, decode_data
 from .interest import Interest
 from .scripts import HubKeys
@@ -55,7 +56,7 @@ class PubSubReceiver(ReconnectingConnection):
     missing.
 
     Args:
-        address: the address of the server.
+        address: the address of the server, or what finds it.
         timings: the timing arguments of the broker.
         keys: the channels of the hub.
         history: the history of the hub, if it has one.
@@ -66,7 +67,7 @@ class PubSubReceiver(ReconnectingConnection):
 
     def __init__(
         self,
-        address: RedisAddress,
+        address: RedisAddress | Discovery,
         timings: RedisTimings,
         keys: HubKeys,
         history: RedisHistory | None,
@@ -211,7 +212,8 @@ class PubSubReceiver(ReconnectingConnection):
     def _pack_batch(self, connection: RedisConnection) -> bytes:
         commands: list[Sequence[str]] = [*self._interest.next_batch()]
         if self._history is not None:
-            commands.append(("HMGET", self._keys.ids, "last", "born"))
+            # If it is a replica, the id is that of another server.
+            commands += [("HMGET", self._keys.ids, "last", "born"), ("ROLE",)]
         return b"".join([connection.pack(*command) for command in (*commands, ("PING",))])
 
     def _take_all(self, connection: RedisConnection, replies: Iterable[Any]) -> Iterator[Payload]:
@@ -230,11 +232,15 @@ class PubSubReceiver(ReconnectingConnection):
                     interest.confirm(kind, name)
                 case [_, _]:
                     self._ids = reply
+                case [b"slave", *_]:
+                    raise RedisDisconnected(f"Redis at {self.address} is no longer a master")
+                case [b"master", *_]:
+                    pass
                 case _:
                     try:
                         connection.check_reply(reply)
                     except BrokerError:
-                        self._error = reply
+                        self._error = self._error or reply
 
     def _end_batch(self, connection: RedisConnection) -> None:
         """Apply a complete batch of replies."""
