@@ -12,7 +12,6 @@ from .listeners import (
     describe_peer,
     open_tcp,
     open_unix,
-    peer_name,
     port_of,
 )
 from .memory import MemoryLink, MemoryTransport, memory_link_pair
@@ -58,7 +57,6 @@ __all__ = [
     "negotiate",
     "open_tcp",
     "open_unix",
-    "peer_name",
     "port_of",
     "read_request",
     "send_response",
