@@ -20,6 +20,11 @@ DOCS = ("docs/conf.py", "docs/diagrams.py", "docs/_ext")
 PROJECT = load_toml("pyproject.toml")
 TEST = dependency_groups(PROJECT, "test")
 READ_PAGE = "from trioglock.cli.live.endpoints import read_page; assert read_page()"
+READ_MODULE = """
+from trioglock import Headers, Request
+from trioglock.pubsub import browser_module
+assert browser_module(Request(target="/", headers=Headers())).body
+"""
 
 # The tests, and the files that they read.
 TESTED = (
@@ -236,6 +241,7 @@ def build(session: nox.Session) -> None:
             session.run(python, "-m", "trioglock", "demo", external=True)
             session.run(python, "-m", "trioglock", "bench", "--messages", "100", external=True)
             session.run(python, "-c", READ_PAGE, external=True)
+            session.run(python, "-c", READ_MODULE, external=True)
 
 
 @nox.session

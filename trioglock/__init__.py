@@ -4,6 +4,8 @@ A connection is an actor: you write hooks that take the state and return the nex
 framework handles the socket, tasks, timeouts and errors. See :func:`connect` and :class:`Socket`.
 """
 
+from typing import TYPE_CHECKING
+
 from ._version import __version__, version
 from .client import ConnectOptions, Service, connect, run, supervise
 from .connection import (
@@ -79,8 +81,10 @@ from .transports import (
     NativeTransport,
     ServerTransport,
     Transport,
-    TrioWebsocketTransport,
 )
+
+if TYPE_CHECKING:
+    from .transports import TrioWebsocketTransport
 
 __all__ = [
     "Aborted",
@@ -175,3 +179,14 @@ __all__ = [
     "supervise",
     "version",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import trio-websocket when it is used, as that takes a tenth of the whole import."""
+        if name != "TrioWebsocketTransport":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .transports import TrioWebsocketTransport  # noqa: PLC0415
+
+        return TrioWebsocketTransport

@@ -19,18 +19,20 @@ from pathlib import Path
 import trio
 
 from trioglock import Request, Response, serve
-from trioglock.pubsub import Gap, Hub, MemoryBroker, Message, RedisBroker
+from trioglock.pubsub import Gap, Hub, MemoryBroker, Message, RedisBroker, browser_module
 
 PAGE = Path(__file__).with_name("page.html").read_bytes()
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 
 
 def process_request(request: Request) -> Response | None:
-    """Serve the page and a health check; return None for WebSockets."""
+    """Serve the page, its module and a health check; return None for WebSockets."""
     if "Upgrade" in request.headers:
         return None
     if request.path == "/":
         return Response(200, PAGE, HTML)
+    if request.path == "/trioglock.js":
+        return browser_module(request)
     if request.path == "/health":
         return Response(200, "ok")
     return Response(404, "not found")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import trio
 
-from tests.cli.helpers import COMMAND, SECONDS, Running, environment, started, trioglock
+from tests.cli.helpers import COMMAND, SECONDS, Running, environment, run_command, started
 from tests.cli.serving import serve_in_process
 from tests.pubsub.redis_server import RealRedis
 from tests.scripts import ROOT
-from trioglock import ConnectionClosedOK, connect
+from trioglock import Connection, ConnectionClosedOK, connect
 from trioglock.channels import broadcast, disconnect
 from trioglock.protocols import phoenix
 
@@ -156,52 +156,46 @@ async def test_the_clients_of_channels_in_all_workers_receive_broadcasts(
 
 
 async def test_restart_and_replacement(env: dict[str, str]) -> None:
-    """A killed worker is restarted. SIGHUP replaces all of them, and no client is refused."""
+    """A killed worker is restarted. SIGHUP replaces all of them, and no client is refused.
+
+    A second SIGHUP after the first worker was replaced leads to another replacement.
+    """
     async with run(env, "--workers", "2") as (process, url):
         first: set[int] = set()
         while len(first) < 2:
             first.add(await get_pid(url))
         victim = first.pop()
         os.kill(victim, signal.SIGKILL)
-        second: set[int] = set()
-        while not second - first - {victim}:
-            try:
-                second.add(await get_pid(url))
-            except Exception:
-                await trio.sleep(0.05)
-        old = first | second - {victim}
-        async with connect(url) as conn:
-            assert int(await conn.receive()) in old
-            process.process.send_signal(signal.SIGHUP)
-            with pytest.raises(ConnectionClosedOK, match="1001"):
-                await conn.receive()
-        await process.read_errors(b"all workers replaced")
-        third = {await get_pid(url) for _ in range(30)}
-        assert len(third) == 2
-        assert not third & old
+        old = set(first)
+        async with AsyncExitStack() as clients:
+            connections: dict[int, Connection[None]] = {}
+            while len(connections) < 2:
+                try:
+                    conn = await clients.enter_async_context(connect(url))
+                    pid = int(await conn.receive())
+                except Exception:
+                    await trio.sleep(0.05)
+                else:
+                    connections[pid] = conn
+            assert victim not in connections
+            old |= connections.keys()
+            first_closed = trio.Event()
 
+            async def expect_close(conn: Connection[None]) -> None:
+                with pytest.raises(ConnectionClosedOK, match="1001"):
+                    await conn.receive()
+                first_closed.set()
 
-async def test_replacement_during_another(env: dict[str, str]) -> None:
-    """A second SIGHUP after the first worker was replaced leads to another replacement."""
-    async with run(env, "--workers", "2") as (process, url):
-        old: dict[int, Any] = {}
-        first_closed = trio.Event()
-
-        async def wait_closed(conn: Any) -> None:
-            await conn.wait_closed()
-            first_closed.set()
-
-        async with AsyncExitStack() as stack:
-            while len(old) < 2:
-                conn = await stack.enter_async_context(connect(url))
-                old[int(await conn.receive())] = conn
             async with trio.open_nursery() as nursery:
-                for conn in old.values():
-                    nursery.start_soon(wait_closed, conn)
+                for conn in connections.values():
+                    nursery.start_soon(expect_close, conn)
                 process.process.send_signal(signal.SIGHUP)
                 await first_closed.wait()
                 process.process.send_signal(signal.SIGHUP)
         await process.read_errors(b"all workers replaced", 2)
+        new = {await get_pid(url) for _ in range(30)}
+        assert len(new) == 2
+        assert not new & old
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
@@ -230,7 +224,8 @@ async def test_workers_end_with_their_parent(env: dict[str, str]) -> None:
 
 async def test_invalid_target(env: dict[str, str]) -> None:
     """The error is printed once, and the exit code is 1."""
-    done = await trioglock("serve", "--port", "0", "--workers", "2", "app:broken", **env)
+    options = ("--port", "0", "--workers", "2")
+    done = await run_command("serve", *options, "app:broken", env=env)
     assert done.code == 1
     text = "trioglock serve: app:broken must be a Hub, a Channels, a Socket class, "
     assert done.stderr.startswith(text)
@@ -239,7 +234,7 @@ async def test_invalid_target(env: dict[str, str]) -> None:
 
 async def test_fault_33_workers_refuse_a_hub_in_memory(env: dict[str, str]) -> None:
     """Each worker would have subscribers of its own, without the messages of the others."""
-    done = await trioglock("serve", "--port", "0", "--workers", "2", "app:hub", **env)
+    done = await run_command("serve", "--port", "0", "--workers", "2", "app:hub", env=env)
     assert done.code == 1
     assert done.stdout == ""
     assert done.stderr == (
@@ -330,7 +325,7 @@ async def test_token(redis: RealRedis) -> None:
     async with serve_in_process(*options) as (process, at):
         for token, code in ((TOKEN, 0), ("guess", 1)):
             arguments = ("x", "y", "--to", f"ws://{at}", "--publish-token", token)
-            assert (await trioglock("publish", *arguments)).code == code
+            assert (await run_command("publish", *arguments)).code == code
         tasks = Path("/proc", str(process.process.pid), "task")
         if tasks.exists():
             children = [path.read_text().split() for path in tasks.glob("*/children")]

@@ -24,15 +24,15 @@ def test_events_move_the_page(redis: RealRedis, browser: Any, tmp_path: Path) ->
     status, value = page.locator("#status"), page.locator("#value")
     with example(*live) as (server, url):
         page.goto(url)
-        expect(status).to_have_text("live")
+        expect(status).to_have_text("open")
         redis.publish_plainly("trioglock/visitors", b"41")
         expect(value).to_have_text("41")
         page.click("#hello")
         assert server.stdout is not None
         assert server.stdout.readline() == "from a browser: 'hello from the page'\n"
-    expect(status).to_have_text("reconnecting")
+    expect(status).to_have_text("connecting")
     with example(*live):
-        expect(status).to_have_text("live")
+        expect(status).to_have_text("open")
         for number in range(40):
             redis.publish_plainly("trioglock/visitors", b"%d" % (50 + number * 7 % 31 - number))
         expect(value).to_have_text("36")

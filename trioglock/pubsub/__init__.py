@@ -1,6 +1,7 @@
 """Publish and subscribe between connections, tasks and processes: see :class:`Hub`."""
 
 from .broker import Broker, BrokerSession, MemoryBroker
+from .browser import browser_module
 from .hub import Hub, HubStatistics
 from .listeners import on
 from .message import Gap, Message
@@ -23,6 +24,7 @@ __all__ = [
     "Subscriber",
     "SubscriberOverflow",
     "Subscription",
+    "browser_module",
     "on",
     "publish",
 ]

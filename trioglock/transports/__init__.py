@@ -3,6 +3,8 @@
 Implement :class:`Transport` and :class:`Link`, or :class:`ServerTransport`, to add your own.
 """
 
+from typing import TYPE_CHECKING
+
 from .base import Capabilities, Handshake, Link, LinkBroken, Transport
 from .http1 import ReceivedRequest, Refusal, read_request, send_response
 from .listeners import (
@@ -26,8 +28,10 @@ from .negotiation import (
     negotiate,
 )
 from .proxies import check_proxy
-from .trio_websocket import TrioWebsocketTransport
 from .urls import check_url
+
+if TYPE_CHECKING:
+    from .trio_websocket import TrioWebsocketTransport
 
 __all__ = [
     "Capabilities",
@@ -61,3 +65,14 @@ __all__ = [
     "read_request",
     "send_response",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import trio-websocket when it is used, as that takes a tenth of the whole import."""
+        if name != "TrioWebsocketTransport":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .trio_websocket import TrioWebsocketTransport  # noqa: PLC0415
+
+        return TrioWebsocketTransport

@@ -1,0 +1,166 @@
+// @ts-check
+/**
+ * Subscribes to a channel of a trioglock hub, and reconnects without losing messages.
+ *
+ *     import { subscribe } from "/trioglock.js";
+ *     const feed = subscribe("/live/news", { onMessage: data => show(data) });
+ *
+ * After an interruption the server sends the messages after the last one that arrived, or a gap.
+ */
+
+/**
+ * - `"connecting"`: connecting, or waiting before the next attempt
+ * - `"open"`: subscribed
+ * - `"offline"`: waiting until the browser has a network
+ * - `"closed"`: ended by `close()`, or by the server with code 1000 or 1008
+ * @typedef {"connecting" | "open" | "offline" | "closed"} State
+ */
+
+/**
+ * @typedef {object} Handlers
+ * @property {(data: string | Uint8Array, message: {id: string | null, channel: string}) => void}
+ *   onMessage called for each message; the id is null without a history
+ * @property {(gap: {seconds: number, id: string | null}) => void} [onGap] called where messages may
+ *   be missing, for example to load the page's data again; `seconds` is the length of an outage
+ * @property {(state: State, close?: {code: number, reason: string}) => void} [onState] called when
+ *   the state changes; for `"closed"` with the close code and reason
+ */
+
+/**
+ * @typedef {object} Feed
+ * @property {(data: string | Blob | BufferSource) => void} send sends a message to the server;
+ *   throws an error unless the state is `"open"`
+ * @property {() => void} close unsubscribes
+ */
+
+/** Upper limits of the first and of all delays between attempts. */
+const INITIAL_DELAY = 1_000, MAX_DELAY = 30_000;
+/** How long a connection must last to reset the delay. */
+const STABLE_AFTER = 10_000;
+/** The time limit for connecting and subscribing. */
+const OPEN_TIMEOUT = 20_000;
+/** How often the clock is checked, and how late a check must be to mean that the page, or the
+ * computer, was suspended. Browsers run the timers of a hidden page once a minute. */
+const CHECK_INTERVAL = 10_000, SUSPENDED_AFTER = 90_000;
+/** Close codes after which another attempt is useless: a normal end, and a refusal. */
+const FINAL_CODES = [1000, 1008];
+
+/**
+ * Subscribes to a channel.
+ *
+ * @param {string | URL} url the address of the channel, absolute or relative to the page. A query
+ *   `after` is the id of the last message that the page already has.
+ * @param {Handlers} handlers your functions
+ * @returns {Feed} the subscription
+ */
+export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {} }) {
+  const address = new URL(url, globalThis.location?.href);
+  address.protocol = address.protocol.replace("http", "ws");
+  let last = address.searchParams.get("after") ?? "";
+  /** @type {State | undefined} */
+  let state;
+  /** @type {WebSocket | undefined} */
+  let socket;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let attempts = 0, openedAt = 0, lostAt = 0, checkedAt = Date.now();
+
+  /** @param {State} next @param {{code: number, reason: string}} [close] */
+  function setState(next, close) {
+    if (state === next) return;
+    if (state === "open") lostAt = Date.now();
+    state = next;
+    onState(next, close);
+  }
+
+  function connect() {
+    disconnect();
+    if (globalThis.navigator?.onLine === false) return setState("offline");
+    address.searchParams.set("after", last);
+    socket = new WebSocket(address);
+    socket.onmessage = event => receive(JSON.parse(event.data));
+    socket.onclose = ({ code, reason }) => {
+      if (FINAL_CODES.includes(code)) end(code, reason);
+      else retry();
+    };
+    timer = setTimeout(retry, OPEN_TIMEOUT);
+    setState("connecting");
+  }
+
+  /** Discards the socket: its events no longer matter. */
+  function disconnect() {
+    clearTimeout(timer);
+    if (!socket) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close(1000);
+    socket = undefined;
+  }
+
+  function retry() {
+    disconnect();
+    if (state === "open" && Date.now() - openedAt >= STABLE_AFTER) attempts = 0;
+    const limit = Math.min(MAX_DELAY, INITIAL_DELAY * 2 ** attempts++);
+    timer = setTimeout(connect, Math.random() * limit);
+    setState("connecting");
+  }
+
+  /** @param {any} frame */
+  function receive(frame) {
+    const resumed = last !== "";
+    if (frame.id) last = frame.id;
+    if ("subscribed" in frame) {
+      clearTimeout(timer);
+      openedAt = Date.now();
+      setState("open");
+      // Without an id, the server does not know what was missed.
+      if (lostAt && !resumed && socket) {
+        onGap({ seconds: (openedAt - lostAt) / 1000, id: frame.id });
+      }
+    } else if ("gap" in frame) {
+      onGap({ seconds: frame.gap, id: frame.id });
+    } else {
+      const data = frame.data ?? Uint8Array.from(atob(frame.base64), char => char.charCodeAt(0));
+      onMessage(data, { id: frame.id, channel: frame.channel });
+    }
+  }
+
+  function check() {
+    const late = Date.now() - checkedAt;
+    checkedAt = Date.now();
+    // The server may have given up the connection without the browser noticing.
+    if (late >= SUSPENDED_AFTER) connect();
+  }
+
+  function wake() {
+    check();
+    if (!socket || socket.readyState > WebSocket.OPEN) connect();
+  }
+
+  /** @param {number} code @param {string} reason */
+  function end(code, reason) {
+    disconnect();
+    clearInterval(checks);
+    listeners.abort();
+    setState("closed", { code, reason });
+  }
+
+  connect();
+  const listeners = new AbortController();
+  const { signal } = listeners;
+  globalThis.addEventListener?.("online", () => { attempts = 0; connect(); }, { signal });
+  globalThis.addEventListener?.("offline", connect, { signal });
+  globalThis.addEventListener?.("pageshow", wake, { signal });
+  globalThis.document?.addEventListener("resume", wake, { signal });
+  globalThis.document?.addEventListener("visibilitychange", () => {
+    if (!document.hidden) wake();
+  }, { signal });
+  const checks = setInterval(check, CHECK_INTERVAL);
+
+  return {
+    send(data) {
+      if (!socket || state !== "open") throw new Error(`cannot send: the feed is ${state}`);
+      socket.send(data);
+    },
+    close: () => end(1000, ""),
+  };
+}
