@@ -31,6 +31,12 @@ TESTED = (
     *("tests", "docs", "examples", "benchmarks", "newsfragments"),
     *("pyproject.toml", "noxfile.py", "hatch_build.py"),
 )
+# Tests that leave the number of random examples to the profile.
+RANDOM = (
+    "tests/channels/test_machine_stateful.py",
+    "tests/protocols/phoenix/test_machine_stateful.py",
+    "tests/transports/native/test_against_library.py",
+)
 # The Debian packages with the programs that some tests need.
 PACKAGES = (
     *("caddy", "chromium", "haproxy", "mosquitto", "nginx-light", "redis-sentinel"),
@@ -218,6 +224,14 @@ def fuzz(session: nox.Session) -> None:
     corpus = str(Path(session.create_tmp(), "corpus"))
     limits = (f"-max_total_time={seconds}", "-rss_limit_mb=1024")
     session.run("python", "-m", "tests.machines.fuzz_decoder", *limits, corpus)
+
+
+@nox.session
+def thorough(session: nox.Session) -> None:
+    """Run the state machines and the comparison with websockets with 5,000 examples each."""
+    session.install("-e", ".", *TEST)
+    profile = ("--hypothesis-profile", "thorough")
+    session.run("python", "-m", "pytest", "-n", "auto", *profile, *(session.posargs or RANDOM))
 
 
 @nox.session

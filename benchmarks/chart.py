@@ -7,12 +7,6 @@ from typing import Any
 
 from .results import Results
 
-plt: Any
-try:
-    from matplotlib import pyplot as plt
-except ImportError:
-    plt = None
-
 __all__ = ["draw"]
 
 PANELS = ("Receive", "Send", "Echo")
@@ -26,7 +20,12 @@ def draw(results: Results, folder: Path) -> list[Path]:
     """
     columns = [results.find(panel, "64 B") for panel in PANELS]
     shown = [column for column in columns if column is not None and column.rounds]
-    if plt is None or not shown:
+    if not shown:
+        return []
+    plt: Any
+    try:
+        from matplotlib import pyplot as plt  # noqa: PLC0415 - takes a second, often for nothing
+    except ImportError:
         return []
     plt.switch_backend("agg")
     height = 1 + sum(0.3 * len(column.rounds) + 0.7 for column in shown)

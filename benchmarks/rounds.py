@@ -133,20 +133,21 @@ def run_case(
 def _calibrate(case: Case, entry: Entry, job: Job, workers: Workers, effort: Effort) -> int:
     """Return how many messages fill the duration of a job, or 0 if the entry fails.
 
-    This is also the warm-up.
+    This is also the warm-up. A quick run has neither: its first count is the largest allowed.
     """
     step = job.batch * job.connections
     most = max(step, effort.max_messages - effort.max_messages % step)
     least = max(case.min_messages, 4 if job.size >= 2**16 else 64)
     count = min(most, step * math.ceil(least / step))
-    while True:
+    while count < most:
         values = workers.attempt(entry, replace(job, count=count))
         if values is None:
             return 0
         factor = min(16, effort.seconds / max(values["seconds"], 1e-6))
-        if count >= most or factor < 1.5:
-            return count
+        if factor < 1.5:
+            break
         count = min(most, step * math.ceil(count * factor / step))
+    return count
 
 
 def _add(

@@ -14,6 +14,8 @@ from trioglock.transports.native import link, poller
 
 # A busy machine may stop a test for longer than the default deadline of an example.
 hypothesis.settings.register_profile("trioglock", deadline=None)
+# For --hypothesis-profile: many more examples than the default of 100.
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile("trioglock")
 
 

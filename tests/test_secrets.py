@@ -690,6 +690,10 @@ async def test_redis(output: Output, unused_port: int) -> None:
         f"http://{USER}:{SECRET}@h",
         f"redis://{USER}:pa/{SECRET}@h:port",
         f"redis://{USER}:{SECRET}@h:1/x",
+        f"redis+sentinel://{USER}:pa/{SECRET}@h/mymaster",
+        f"redis+sentinel://{USER}:{SECRET}@h:port/mymaster",
+        f"redis+sentinel://{USER}:{SECRET}@h/mymaster?sentinel_password={SECRET}&other={SECRET}",
+        f"redis+sentinel://{USER}:{SECRET}@h/mymaster/{SECRET}",
     ):
         try:
             RedisBroker(url)

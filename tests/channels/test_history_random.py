@@ -187,7 +187,7 @@ ACTIONS = st.one_of(
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(actions=st.lists(ACTIONS, max_size=40))
 def test_nothing_is_lost_or_received_twice_without_a_gap(actions: list[Any]) -> None:
     trio.run(partial(run, actions), clock=MockClock(autojump_threshold=0))

@@ -235,5 +235,5 @@ class Conversation(RuleBasedStateMachine):
 @pytest.mark.slow
 def test_every_ref_is_answered_at_most_once_and_both_sides_agree_about_what_is_joined() -> None:
     run_state_machine_as_test(
-        Conversation, settings=settings(max_examples=300, stateful_step_count=60, deadline=None)
+        Conversation, settings=settings(stateful_step_count=60, deadline=None)
     )

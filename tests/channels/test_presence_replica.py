@@ -516,4 +516,4 @@ class Processes(RuleBasedStateMachine):
 
 
 TestProcesses = pytest.mark.slow(Processes.TestCase)
-TestProcesses.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestProcesses.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

@@ -12,11 +12,12 @@ import pytest
 
 import trioglock.cli.group
 from tests.cli.helpers import COMMAND, environment
-from tests.cli.serving import serve_in_thread
+from tests.cli.serving import serve_in_thread, target_in_thread
 from tests.scripts import run_python
 from trioglock import InvalidOption, version
 from trioglock._redact import HIDDEN
 from trioglock.cli import main
+from trioglock.cli.echo import Echo
 from trioglock.cli.group import COMMANDS
 
 WITHOUT_LIBRARIES = """
@@ -139,7 +140,7 @@ def test_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
         trioglock.cli.group.run(["demo"])
 
 
-BENCH = ["bench", "--messages", "20", "--connections", "2"]
+BENCH = ["bench", "--messages", "20", "--connections", "2"]  # starts a server of its own
 
 
 @pytest.mark.slow
@@ -147,15 +148,15 @@ BENCH = ["bench", "--messages", "20", "--connections", "2"]
 @pytest.mark.parametrize(
     ("arguments", "redirection", "code"),
     [
-        (["publish", "x", "y", "--to", "URL"], ">/dev/full", 0),
-        (["publish", "x", "y", "--to", "URL"], ">&- 2>&-", 0),
+        (["publish", "x", "y", "--to", "HUB"], ">/dev/full", 0),
+        (["publish", "x", "y", "--to", "HUB"], ">&- 2>&-", 0),
         (["publish", "x", "y", "--to", "ws://127.0.0.1:1"], "2>/dev/full", 1),
         (["publish", "x", "y", "--to", "nonsense"], "2>/dev/full", 2),
         (["nonsense"], "2>/dev/full", 2),
         (BENCH, ">&-", 0),
-        (BENCH, "2>&-", 0),
+        ([*BENCH, "ECHO"], "2>&-", 0),
         ([*BENCH, "--json"], ">&- 2>&-", 0),
-        ([*BENCH, "--json"], ">/dev/full", 1),
+        ([*BENCH, "ECHO", "--json"], ">/dev/full", 1),
         (["demo", "--messages", "3"], ">/dev/full", 1),
         (["--help"], ">/dev/full", 1),
     ],
@@ -167,8 +168,9 @@ def test_fault_40_the_exit_code_does_not_depend_on_messages(
 
     A command whose output is its purpose fails without it.
     """
-    with serve_in_thread() as at:
-        words = [f"ws://{at}" if word == "URL" else word for word in arguments]
+    with serve_in_thread() as at, target_in_thread(Echo) as echo:
+        urls = {"HUB": f"ws://{at}", "ECHO": echo}
+        words = [urls.get(word, word) for word in arguments]
         done = subprocess.run(  # noqa: S603
             ["/bin/sh", "-c", f'"$@" {redirection}', "sh", *COMMAND, *words],
             capture_output=True,

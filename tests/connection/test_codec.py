@@ -193,7 +193,7 @@ async def test_a_malformed_message_is_dropped_and_logged(caplog: pytest.LogCaptu
 @pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.slow
 async def test_malformed_messages_go_to_a_hook_in_order(
-    is_async: bool, caplog: pytest.LogCaptureFixture
+    is_async: bool, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     class Strict(Socket[tuple[Any, ...]]):
         def init_stream(self, info: Any) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ import trio
 import websockets.sync.client
 import websockets.sync.server
 
+from tests.pauses import PAUSING_CLOCK, block
 from tests.transports.servers import client_context, server_context
 from trioglock import (
     Connection,
@@ -68,14 +69,14 @@ async def block_often() -> None:
     """Block the program from every phase of a ping."""
     for phase in (0.5, 1.1):
         await trio.sleep(TIMEOUT * phase)
-        time.sleep(PAUSE)
+        block(PAUSE)
 
 
 async def work_in_chunks() -> None:
     """Let other tasks run only between long computations."""
     for _ in range(5):
         await trio.lowlevel.checkpoint()
-        time.sleep(1.4 * TIMEOUT)
+        block(1.4 * TIMEOUT)
 
 
 PAUSES: dict[str, Callable[[], Awaitable[object]]] = {
@@ -85,6 +86,7 @@ PAUSES: dict[str, Callable[[], Awaitable[object]]] = {
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 @every_way
 async def test_fault_01_a_blocked_client_stays_connected(
     transport: MakeTransport, tls: bool, pauses: str
@@ -105,6 +107,7 @@ async def test_fault_01_a_blocked_client_stays_connected(
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 @every_way
 async def test_fault_01_a_blocked_server_keeps_its_clients(
     transport: MakeTransport, tls: bool, pauses: str
@@ -180,7 +183,7 @@ def test_fault_01_a_suspended_process_stays_connected() -> None:
         for _ in range(2):
             time.sleep(0.27)
             os.kill(process.pid, signal.SIGSTOP)
-            time.sleep(1)
+            time.sleep(0.6)
             os.kill(process.pid, signal.SIGCONT)
         assert process.poll() is None
         process.stdin.write("\n")
@@ -189,6 +192,7 @@ def test_fault_01_a_suspended_process_stays_connected() -> None:
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 async def test_fault_01_a_dead_peer_is_found_despite_pauses() -> None:
     """They postpone the detection, but do not prevent it."""
     stop = threading.Event()
@@ -223,11 +227,12 @@ async def block_later(delay: float) -> None:
     """Block the program twice for longer than a timeout, with a checkpoint in between."""
     await trio.sleep(delay)
     for _ in range(2):
-        time.sleep(1.5 * TIMEOUT)
+        block(1.5 * TIMEOUT)
         await trio.lowlevel.checkpoint()
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 @every_transport
 @pytest.mark.parametrize("tls", [False, True])
 async def test_fault_01_a_blocked_client_opens_and_closes_in_time(
@@ -268,6 +273,7 @@ async def test_fault_32_a_normal_close_is_seen_as_one(
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 @every_transport
 async def test_fault_01_a_blocked_server_opens_in_time(transport: MakeTransport) -> None:
     """The requests of its clients have arrived meanwhile."""
@@ -294,10 +300,11 @@ async def test_fault_01_a_blocked_server_opens_in_time(transport: MakeTransport)
                 nursery.start_soon(trio.to_thread.run_sync, be_client)
             for _ in range(4):
                 await trio.sleep(0.003)
-                time.sleep(1.5 * TIMEOUT)
+                block(1.5 * TIMEOUT)
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 async def test_fault_01_a_blocked_program_gets_its_answers() -> None:
     """An answer that has arrived is not a RequestTimeout; one that is absent still is."""
 

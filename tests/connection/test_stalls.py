@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +27,7 @@ from tests.connection.raw_server import (
     plain_and_tls,
     raw_connection,
 )
+from tests.pauses import PAUSING_CLOCK, block
 from tests.telemetry.helpers import recorded
 from trioglock import (
     Backoff,
@@ -333,6 +333,7 @@ def ticking_server(*, silent: bool = False) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 @every_transport
 async def test_a_blocked_program_is_not_a_stall(transport: MakeTransport) -> None:
     """What has arrived meanwhile is read first."""
@@ -342,22 +343,23 @@ async def test_a_blocked_program_is_not_a_stall(transport: MakeTransport) -> Non
         ) as conn:
             for phase in (0.1, 0.45):
                 await trio.sleep(phase)
-                time.sleep(0.9)
+                block(0.9)
             for _ in range(3):
                 await trio.lowlevel.checkpoint()
-                time.sleep(0.7)
+                block(0.7)
             await trio.sleep(0.1)
             assert conn.status.value == "open"
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 async def test_a_silent_server_is_found_despite_pauses() -> None:
     """They postpone it, but do not prevent it."""
     with ticking_server(silent=True) as url:
         with trio.fail_after(5), pytest.raises(ConnectionClosedError) as error:
             async with connect(url, stall_timeout=0.3) as conn:
                 await trio.sleep(0.1)
-                time.sleep(0.9)
+                block(0.9)
                 await conn.receive()
         assert error.value.cause == Stalled(seconds=0.3)
 

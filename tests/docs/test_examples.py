@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+from functools import partial
 from pathlib import Path
 from shutil import which
 
 import pytest
+import trio
 
 from tests.scripts import ROOT, assert_lines, run_python
 from trioglock.testing import MockServer
@@ -98,7 +102,7 @@ EXPECTED = {
     ],
 }
 
-TAKES_A_URL = ["counting", "transforming_json", "heartbeat_and_trace"]
+TAKES_A_URL = ["counting", "transforming_json"]
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -112,11 +116,27 @@ async def test_runs_as_a_script(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TAKES_A_URL)
-async def test_connects_to_the_url_it_is_given(name: str, echo_server: MockServer) -> None:
+async def test_connects_to_the_url_it_is_given(
+    name: str,
+    echo_server: MockServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The optional argument is the URL of another server."""
-    done = await run_python(EXAMPLES / f"{name}.py", echo_server.url)
+    path = str(EXAMPLES / f"{name}.py")
+    monkeypatch.setattr(sys, "argv", [path, echo_server.url])
+    await trio.to_thread.run_sync(partial(runpy.run_path, path, run_name="__main__"))
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert_lines(printed.out, EXPECTED[name])
+    assert len(echo_server.peers) == 1
+
+
+async def test_another_that_configures_logging(echo_server: MockServer) -> None:
+    """The same, in a process of its own."""
+    done = await run_python(EXAMPLES / "heartbeat_and_trace.py", echo_server.url)
     assert (done.code, done.stderr) == (0, ""), done.stdout
-    assert_lines(done.stdout, EXPECTED[name])
+    assert_lines(done.stdout, EXPECTED["heartbeat_and_trace"])
     assert len(echo_server.peers) == 1
 
 

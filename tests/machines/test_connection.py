@@ -11,7 +11,7 @@ from tests.machines.scenarios import Scenario, scenarios
 
 @pytest.mark.slow
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     report_multiple_bugs=False,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -11,7 +12,7 @@ import trio
 from trioglock.pubsub import Broker, Gap, Hub
 from trioglock.server import serve
 
-__all__ = ["SECONDS", "joined", "opened", "read", "served"]
+__all__ = ["SECONDS", "joined", "opened", "read", "served", "tls_proxy"]
 
 SECONDS = 10
 """Time limit of a test."""
@@ -43,3 +44,26 @@ async def read(subscription: Any, count: int) -> list[Any]:
     """Return the data of the next messages, and gaps as they are."""
     events = [await subscription.__anext__() for _ in range(count)]
     return [event if isinstance(event, Gap) else event.data for event in events]
+
+
+@asynccontextmanager
+async def tls_proxy(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """Accept TLS on another port, which is yielded, and forward it without TLS."""
+
+    async def decrypt(near: trio.SSLStream[trio.SocketStream]) -> None:
+        far = await trio.open_tcp_stream("127.0.0.1", port)
+        async with near, far, trio.open_nursery() as nursery:
+            nursery.start_soon(copy, near, far)
+            await copy(far, near)
+            nursery.cancel_scope.cancel()
+
+    async def copy(source: trio.abc.Stream, target: trio.abc.Stream) -> None:
+        with suppress(trio.BrokenResourceError):
+            while data := await source.receive_some():
+                await target.send_all(data)
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, decrypt, [trio.SSLListener(listener, context)])
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()

@@ -252,7 +252,7 @@ async def test_fault_58_a_sentinel_is_refused(tmp_path: Path, history: int | Non
         real_redis("--sentinel", configuration=configuration) as sentinel,
         trio.fail_after(SECONDS),
     ):
-        with pytest.raises(BrokerError, match="is a Redis Sentinel, which is not supported"):
+        with pytest.raises(BrokerError, match="is a Redis Sentinel: use redis"):
             async with Hub(broker=sentinel.broker(history=history)):
                 pass
         with pytest.raises(BrokerError, match="is a Redis Sentinel"):

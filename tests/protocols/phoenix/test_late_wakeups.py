@@ -15,6 +15,7 @@ import trio.testing
 import websockets.sync.server
 from trio.testing import MockClock
 
+from tests.pauses import PAUSING_CLOCK, block
 from tests.protocols.phoenix.helpers import transport_of
 from trioglock import Stop
 from trioglock.protocols import phoenix
@@ -48,6 +49,7 @@ def prompt_server() -> Iterator[str]:
 
 
 @pytest.mark.slow
+@PAUSING_CLOCK
 @pytest.mark.parametrize("transport", ["native", "trio-websocket"])
 async def test_fault_27_a_blocked_program_reads_the_replies_first(transport: str) -> None:
     """Of pushes and leaves, even behind many messages; a reply that is absent still times out."""
@@ -61,19 +63,19 @@ async def test_fault_27_a_blocked_program_reads_the_replies_first(transport: str
 
     with prompt_server() as url:
         async with phoenix.connect(url, transport=transport_of(transport)) as socket:
-            for block in (True, False):
+            for is_blocked in (True, False):
                 channel = await socket.join("room:1", timeout=TIMEOUT, max_queue=None)
                 async with trio.open_nursery() as nursery:
                     for event in ("noise", "echo", "silent"):
                         nursery.start_soon(push, channel, event)
                     await trio.testing.wait_all_tasks_blocked()
-                    if block:
-                        time.sleep(2 * TIMEOUT)
+                    if is_blocked:
+                        block(2 * TIMEOUT)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(channel.leave)
                     await trio.testing.wait_all_tasks_blocked()
-                    if block:
-                        time.sleep(2 * TIMEOUT)
+                    if is_blocked:
+                        block(2 * TIMEOUT)
                 assert sorted(outcomes) == ["ok", "ok", "timeout"]
                 outcomes.clear()
 

@@ -258,4 +258,4 @@ class Phoenix(RuleBasedStateMachine):
 
 
 TestPhoenix = pytest.mark.slow(Phoenix.TestCase)
-TestPhoenix.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TestPhoenix.settings = settings(stateful_step_count=40, deadline=None)

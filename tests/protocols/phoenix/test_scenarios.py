@@ -366,47 +366,45 @@ async def test_32_memory_is_constant_over_10000_failed_joins() -> None:
     assert grown < 20_000
 
 
-@pytest.mark.slow
-async def test_32_10000_refused_joins_over_a_socket() -> None:
-    with trio.fail_after(60):
-        async with connected() as (_server, socket):
-            for _ in range(10_000):
-                with pytest.raises(JoinRefused):
-                    await socket.join("room:forbidden")
-            assert socket.statistics() == phoenix.PhoenixStatistics(
-                channels=0, pending=0, ignored=0, invalid=0
-            )
+async def test_32_refused_joins_over_a_socket_leave_nothing_behind() -> None:
+    async with connected() as (_server, socket):
+        for _ in range(100):
+            with pytest.raises(JoinRefused):
+                await socket.join("room:forbidden")
+        assert socket.statistics() == phoenix.PhoenixStatistics(
+            channels=0, pending=0, ignored=0, invalid=0
+        )
 
 
 @REAL_CLOCK
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", [True, False])
-async def test_1000_topics_on_one_socket(memory: bool) -> None:
+async def test_1000_topics_on_one_socket() -> None:
     """Each has its own queue and replies, also after reconnecting."""
     with trio.fail_after(30):
-        async with MockPhoenixServer(memory=memory, max_channels=1000) as server:
-            stream = server.open_stream if memory else None
-            async with phoenix.connect(server.url, stream=stream) as socket:
-                channels = [await socket.join_soon(f"room:{n}") for n in range(1000)]
-                for channel in channels:
-                    await channel.wait_joined()
-                    assert await channel.receive() == ("hello", {"topic": channel.topic})
-                with pytest.raises(JoinRefused, match="too many"):
-                    await socket.join("room:one too many")
-                await server.kill()
-                for channel in channels:
-                    assert await channel.receive() == ("hello", {"topic": channel.topic})
-                    assert channel.join_count == 2
-                replies: list[Any] = []
+        async with (
+            MockPhoenixServer(max_channels=1000) as server,
+            phoenix.connect(server.url) as socket,
+        ):
+            channels = [await socket.join_soon(f"room:{n}") for n in range(1000)]
+            for channel in channels:
+                await channel.wait_joined()
+                assert await channel.receive() == ("hello", {"topic": channel.topic})
+            with pytest.raises(JoinRefused, match="too many"):
+                await socket.join("room:one too many")
+            await server.kill()
+            for channel in channels:
+                assert await channel.receive() == ("hello", {"topic": channel.topic})
+                assert channel.join_count == 2
+            replies: list[Any] = []
 
-                async def push(channel: phoenix.Channel) -> None:
-                    reply = await channel.push("echo", channel.topic)
-                    replies.append(reply.response == channel.topic)
+            async def push(channel: phoenix.Channel) -> None:
+                reply = await channel.push("echo", channel.topic)
+                replies.append(reply.response == channel.topic)
 
-                async with trio.open_nursery() as nursery:
-                    for channel in channels:
-                        nursery.start_soon(push, channel)
-                assert replies == [True] * 1000
+            async with trio.open_nursery() as nursery:
+                for channel in channels:
+                    nursery.start_soon(push, channel)
+            assert replies == [True] * 1000
 
 
 async def test_the_default_channel_of_the_mock_server() -> None:

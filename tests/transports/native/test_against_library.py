@@ -15,7 +15,7 @@ from trioglock.transports.native import Encoder
 
 pytestmark = pytest.mark.slow
 
-thorough = settings(max_examples=200, deadline=None, derandomize=True)
+repeatable = settings(deadline=None, derandomize=True)
 
 # What travels.
 
@@ -72,7 +72,7 @@ def chunked(draw: st.DrawFn, data: bytes) -> list[bytes]:
             return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-@thorough
+@repeatable
 @given(st.data(), conversations, st.booleans(), st.booleans())
 def test_legal_conversations_are_read_alike(
     data: st.DataObject, groups: list[list[Frame]], masked: bool, deflate: bool
@@ -82,7 +82,7 @@ def test_legal_conversations_are_read_alike(
     assert_agreement(data.draw(chunked(wire)), masked=masked, deflate=deflate)
 
 
-@thorough
+@repeatable
 @given(
     st.data(),
     st.lists(st.one_of(texts, blobs, st.binary(max_size=125).map(Ping)), max_size=8),
@@ -136,7 +136,7 @@ def strange_frames(draw: st.DrawFn, *, masked: bool) -> bytes:
             return frame(head & 0xF, payload, fin=head >= FIN, rsv=head & 0x70, masked=masked)
 
 
-@thorough
+@repeatable
 @given(st.data(), st.booleans(), st.booleans())
 def test_strange_frames_are_refused_alike(data: st.DataObject, masked: bool, deflate: bool) -> None:
     """Both give the same messages before the same close code."""
@@ -146,7 +146,7 @@ def test_strange_frames_are_refused_alike(data: st.DataObject, masked: bool, def
     assert_agreement(chunks, masked=masked, deflate=deflate)
 
 
-@thorough
+@repeatable
 @given(st.data(), conversations, st.booleans(), st.booleans())
 def test_mutated_conversations_are_refused_alike(
     data: st.DataObject, groups: list[list[Frame]], masked: bool, deflate: bool
@@ -170,7 +170,7 @@ def test_mutated_conversations_are_refused_alike(
     assert_agreement(data.draw(chunked(bytes(wire))), masked=masked, deflate=deflate)
 
 
-@thorough
+@repeatable
 @given(st.data(), st.binary(max_size=60), st.booleans(), st.booleans())
 def test_arbitrary_bytes_are_refused_alike(
     data: st.DataObject, noise: bytes, masked: bool, deflate: bool

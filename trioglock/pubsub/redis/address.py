@@ -1,4 +1,8 @@
-"""The address of a Redis server, parsed from a URL in the format of redis-py."""
+"""Addresses of Redis servers, parsed from URLs in the format of redis-py.
+
+redis-py has no URLs for Sentinel. Other libraries for Python, such as Redis-Sentinel-Url, RedisVL
+and Prefect, use ``redis+sentinel://``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlencode
 
 import trio
 
@@ -15,9 +20,19 @@ from ...errors import InvalidOption
 from ...transports.connecting import closed_on_failure
 from ...transports.urls import parse_authority, server_name, split_url
 
-__all__ = ["RedisAddress", "import_redis", "parse_address"]
+__all__ = [
+    "RedisAddress",
+    "SentinelAddress",
+    "import_redis",
+    "normalize_redis_url",
+    "parse_address",
+    "parse_redis_url",
+]
+
+SENTINEL_PORT = 26379
 
 _is_database = re.compile(r"(?:/[0-9]*/?)?").fullmatch
+_match_master = re.compile(r"/([^/]+)(/[0-9]*)?/?").fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +71,26 @@ class RedisAddress:
         return tls
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelAddress:
+    """The sentinels that know the address of a master, and its name.
+
+    ``master`` has the credentials for it; its host and port are unknown.
+    """
+
+    sentinels: tuple[RedisAddress, ...]
+    name: str
+    master: RedisAddress
+
+    def __str__(self) -> str:
+        """The name and the sentinels, without credentials."""
+        return f"{self.name} (Sentinel at {', '.join(map(str, self.sentinels))})"
+
+    def hide_credentials(self, text: str) -> str:
+        """As for :class:`RedisAddress`."""
+        return self.sentinels[0].hide_credentials(self.master.hide_credentials(text))
+
+
 def import_redis() -> tuple[Any, Any]:
     """Return the ``redis`` and ``hiredis`` modules."""
     try:
@@ -64,6 +99,71 @@ def import_redis() -> tuple[Any, Any]:
     except ImportError:
         raise InvalidOption("Redis requires an extra: pip install 'trioglock[redis]'") from None
     return redis, hiredis
+
+
+def parse_redis_url(
+    url: object, ssl_context: ssl.SSLContext | None = None
+) -> RedisAddress | SentinelAddress:
+    """Parse the URL of a Redis server, or of the sentinels that know its address.
+
+    Args:
+        url: as for :class:`RedisBroker`.
+        ssl_context: for TLS; by default the system's certificates are trusted.
+
+    Raises:
+        InvalidOption: ``url`` is not such a URL, or the extra is not installed.
+    """
+    if isinstance(url, str):
+        scheme, _, rest = as_text(url).partition("://")
+        scheme, _, kind = scheme.lower().partition("+")
+        if kind == "sentinel" and scheme in ("redis", "rediss"):
+            return _parse_sentinel_url(scheme, rest, ssl_context)
+    return parse_address(url, ssl_context)
+
+
+def _parse_sentinel_url(
+    scheme: str, rest: str, ssl_context: ssl.SSLContext | None
+) -> SentinelAddress:
+    # In a malformed URL the end of the password cannot be found: the errors quote nothing.
+    parts = split_url(f"{scheme}://{rest}")
+    user_info, at, hosts = (parts.authority or "").rpartition("@")
+    match = _match_master(parts.path)
+    if match is None:
+        raise InvalidOption(
+            "the path of a Redis Sentinel URL is the name of the master, and optionally the number "
+            "of a database: redis+sentinel://host:26379/mymaster/0"
+        )
+    options = dict(parse_qsl(parts.query or "", keep_blank_values=True))
+    username, password = (
+        options.pop("sentinel_username", None),
+        options.pop("sentinel_password", None),
+    )
+    if username and password is None:
+        raise InvalidOption("sentinel_username requires sentinel_password")
+    url = f"{scheme}://{user_info}{at}localhost{match[2] or ''}?{urlencode(options)}"
+    master = parse_address(url, ssl_context)
+    sentinels = tuple(
+        RedisAddress(
+            host=host,
+            port=port,
+            ssl_context=master.ssl_context,
+            username=username or None,
+            password=password,
+        )
+        for host, port in _parse_hosts(hosts, SENTINEL_PORT)
+    )
+    return SentinelAddress(sentinels=sentinels, name=unquote(match[1]), master=master)
+
+
+def _parse_hosts(hosts: str, default_port: int) -> list[tuple[str, int]]:
+    found = []
+    for text in hosts.split(","):
+        try:
+            _, _, host, port = parse_authority(text or "localhost")
+        except ValueError as error:
+            raise InvalidOption(f"a Redis URL needs valid hosts and ports: {error}") from None
+        found.append((host, port or default_port))
+    return found
 
 
 def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> RedisAddress:
@@ -116,7 +216,10 @@ def normalize_redis_url(url: object) -> str:
     if scheme not in ("redis", "rediss", "unix") or not slashes:
         # Without a scheme, a password may be anywhere: quote nothing.
         found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
-        raise InvalidOption(f"a Redis URL begins with redis://, rediss:// or unix://, {found}")
+        raise InvalidOption(
+            "a Redis URL begins with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or "
+            f"unix://, {found}"
+        )
     parts = split_url(f"{scheme}://{rest}")
     user_info, at, address = (parts.authority or "").rpartition("@")
     if scheme != "unix":

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import trio
 
@@ -17,7 +18,8 @@ from ...options import check_seconds
 from ..broker import HISTORY_SECONDS
 from ..history import check_history
 from ..message import INCOMING, check_channel, check_data, check_name
-from .address import import_redis, normalize_redis_url, parse_address
+from .address import RedisAddress, SentinelAddress, import_redis, parse_redis_url
+from .discovery import DISCOVERY_TIMEOUT, Discovery, open_discovery
 from .scripts import PUBLISH, HubKeys, publish_arguments
 from .server_info import mode_of, refusal
 
@@ -25,6 +27,9 @@ __all__ = ["publish", "refuse_trio_task"]
 
 RETRY_DELAY = 0.1
 """Seconds between attempts to find the master."""
+
+ATTEMPT_TIMEOUT = 3.0
+"""Seconds to wait for a master while another one may take its place."""
 
 MAX_SOCKET_TIMEOUT = 2_000_000.0
 """Seconds; a longer timeout is no timeout."""
@@ -52,8 +57,9 @@ def publish(
         message: text or binary.
         channel: name of the channel; by default the message is a broadcast.
         name: name of the hub.
-        url: URL of the Redis server, as for :class:`RedisBroker`.
-        timeout: seconds to connect, and again to wait for the reply; None for no limit.
+        url: URL of the Redis server or of its sentinels, as for :class:`RedisBroker`.
+        timeout: seconds to connect, and again to wait for the reply; None for no limit. With
+            sentinels, publishing is tried again during a failover, for as long.
         history: number of messages to keep for each channel, the same as for the hubs'
             :class:`RedisBroker`; None for hubs without a history.
         history_seconds: how long they are kept, the same as for the hubs.
@@ -71,26 +77,25 @@ def publish(
     check_seconds("timeout", timeout)
     check_history(history, history_seconds)
     refuse_trio_task("publish", "hub.publish")
-    address = parse_address(url)
-    client = _client(url, timeout)
-    errors = import_redis()[0].exceptions
+    servers = _open_servers(url, timeout)
+    errors = servers.errors
     keys = HubKeys(name)
     if history is None or channel == INCOMING:
-        send = partial(_publish_plainly, client, keys.plain(channel), data)
+        send = partial(_publish_plainly, channel=keys.plain(channel), data=data)
     else:
         names, values = publish_arguments(keys, channel, data, history, history_seconds)
-        send = partial(client.register_script(PUBLISH), names, values)
+        send = partial(_publish_with_history, names=names, values=values)
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     try:
-        _send_to_master(client, send, errors, deadline)
+        _send_to_master(servers, send, deadline)
     except errors.RedisError as error:
         # Not chained to redis-py's exception, which may quote the password.
-        text = address.hide_credentials(str(error))
+        text = servers.address.hide_credentials(str(error))
         if isinstance(error, errors.AuthenticationError):
             raise BrokerError(f"Redis returned an error: {text}") from None
         if isinstance(error, errors.ConnectionError | errors.TimeoutError):
             raise BrokerUnavailable(f"could not reach Redis: {text}") from error.__cause__
-        reason = _ask_for_reason(client, address, errors, history=history is not None)
+        reason = _ask_for_reason(servers, history=history is not None)
         raise reason or BrokerError(f"Redis returned an error: {text}") from None
 
 
@@ -100,7 +105,7 @@ def refuse_trio_task(function: str, alternative: str) -> None:
         raise UsageError(f"{function}() blocks: in a trio task use await {alternative}()")
 
 
-def _publish_plainly(client: Any, channel: str, data: Data) -> None:
+def _publish_plainly(client: Any, *, channel: str, data: Data) -> None:
     """Publish, and raise ReadOnlyError if the server is a replica, which accepts PUBLISH."""
     errors = import_redis()[0].exceptions
     pipeline = client.pipeline(transaction=False)
@@ -112,38 +117,137 @@ def _publish_plainly(client: Any, channel: str, data: Data) -> None:
         raise errors.ReadOnlyError("the server is a replica")
 
 
-def _ask_for_reason(
-    client: Any, address: object, errors: Any, *, history: bool
-) -> BrokerError | None:
+def _publish_with_history(client: Any, *, names: list[Any], values: list[Any]) -> None:
+    client.register_script(PUBLISH)(names, values)
+
+
+def _ask_for_reason(servers: BlockingServers, *, history: bool) -> BrokerError | None:
     """The reason why the server refuses everything, if it reports its mode."""
-    try:
-        return refusal(mode_of(client.info()), address, history=history)
-    except errors.RedisError:
+    if servers.discovery is not None:
         return None
+    try:
+        info = servers.connect(servers.address).info()
+    except servers.errors.RedisError:
+        return None
+    return refusal(mode_of(info), servers.address, history=history)
 
 
-def _send_to_master(client: Any, send: Callable[[], object], errors: Any, deadline: float) -> None:
-    """Send, and while the server is a replica, reconnect: the address may lead to another one."""
+def _send_to_master(
+    servers: BlockingServers, send: Callable[[Any], object], deadline: float
+) -> None:
+    """Send, and retry while the server is a replica: the address may lead to another one.
+
+    With sentinels, also retry while the master cannot be reached.
+    """
+    errors = servers.errors
     while True:
+        failure = None
         try:
-            send()
+            master = servers.find_master()
+            send(servers.connect(master))
+            if servers.is_master(master):
+                return
         except errors.ResponseError as error:
             # Before Redis 7, the error of a script contains that of its command.
             if not (isinstance(error, errors.ReadOnlyError) or "-READONLY " in str(error)):
                 raise
-            client.connection_pool.disconnect(inuse_connections=False)
-            if time.monotonic() + RETRY_DELAY >= deadline:
-                raise errors.ConnectionError(f"the server is not a master: {error}") from None
-            time.sleep(RETRY_DELAY)
+            servers.connect(master).connection_pool.disconnect(inuse_connections=False)
+            failure = errors.ConnectionError(f"the server is not a master: {error}")
+        except errors.AuthenticationError:
+            raise
+        except (errors.ConnectionError, errors.TimeoutError) as error:
+            if servers.discovery is None:
+                raise
+            failure = error
+        servers.forget_master()
+        if time.monotonic() + RETRY_DELAY >= deadline:
+            raise failure or errors.ConnectionError("the master is being replaced")
+        time.sleep(RETRY_DELAY)
+
+
+class BlockingServers:
+    """The servers behind a URL. All calls of :func:`publish` share the connections to them.
+
+    Args:
+        url: the URL.
+        timeout: seconds to connect, and again to wait for a reply; None for no limit.
+    """
+
+    def __init__(self, url: str, timeout: float | None) -> None:
+        self.address: RedisAddress | SentinelAddress = parse_redis_url(url)
+        server = open_discovery(self.address)
+        self._server = server
+        self.discovery: Discovery | None = server if isinstance(server, Discovery) else None
+        self.errors: Any = import_redis()[0].exceptions
+        # Sockets accept no longer timeout than about 24 days.
+        self._timeout = None if timeout is None or timeout > MAX_SOCKET_TIMEOUT else timeout
+        self.connect: Callable[[Any], Any] = functools.lru_cache(maxsize=16)(self._connect)
+
+    def _connect(self, server: RedisAddress) -> Any:
+        redis, _ = import_redis()
+        limit, options = self._timeout, dict[str, Any]()
+        if self.discovery is not None:
+            longest = DISCOVERY_TIMEOUT if server in self.discovery.servers else ATTEMPT_TIMEOUT
+            limit = longest if limit is None else min(limit, longest)
+            options["retry"] = None  # another server may be the master now
+        if server.path is None:
+            scheme = "redis" if server.ssl_context is None else "rediss"
+            url = f"{scheme}://{server}"
         else:
-            return
+            url = f"unix://{quote(server.path)}"
+        return redis.Redis.from_url(
+            url,
+            username=server.username,
+            password=server.password,
+            db=server.db,
+            socket_timeout=limit,
+            socket_connect_timeout=limit,
+            **options,
+        )
+
+    def find_master(self) -> RedisAddress:
+        """Return the address of the master; ask for it unless it is known.
+
+        Raises:
+            BrokerError: no sentinel knows it.
+            redis.ConnectionError: the same, but some could not be reached.
+        """
+        if isinstance(self._server, RedisAddress):
+            return self._server
+        return self._server.found or self._ask(self._server)
+
+    def is_master(self, server: RedisAddress) -> bool:
+        """Ask whether a server is still the master, if that can change.
+
+        A master that is being replaced accepts messages for some time, but no hub receives them.
+        """
+        if self.discovery is None:
+            return True
+        try:
+            return self._ask(self.discovery) == server
+        except (BrokerError, self.errors.RedisError):
+            return True  # without a sentinel, no hub finds another one either
+
+    def forget_master(self) -> None:
+        if self.discovery is not None:
+            self.discovery.found = None
+            self.discovery.distrust()
+
+    def _ask(self, discovery: Discovery) -> RedisAddress:
+        errors, refusals, failures = self.errors, list[str](), list[str]()
+        for server in discovery.servers:
+            try:
+                reply = self.connect(server).execute_command(*discovery.question)
+                return discovery.take_answer(server, reply)
+            except (errors.AuthenticationError, errors.ResponseError, BrokerError) as error:
+                text = server.hide_credentials(str(error))
+                refusals.append(discovery.describe_refusal(server, text))
+            except (errors.ConnectionError, errors.TimeoutError) as error:
+                failures.append(str(error))
+        text = f"no address of {discovery}: {'; '.join(refusals + failures)}"
+        raise errors.ConnectionError(text) if failures else BrokerError(text)
 
 
 @functools.lru_cache(maxsize=16)
-def _client(url: str, timeout: float | None) -> Any:
-    redis, _ = import_redis()
-    # redis-py would encode international names with IDNA 2003.
-    url = normalize_redis_url(url)
-    # Sockets accept no longer timeout than about 24 days.
-    timeout = None if timeout is None or timeout > MAX_SOCKET_TIMEOUT else timeout
-    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
+def _open_servers(url: str, timeout: float | None) -> BlockingServers:
+    return BlockingServers(url, timeout)

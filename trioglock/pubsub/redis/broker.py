@@ -16,12 +16,14 @@ from ...options import check_seconds
 from ...retry import Backoff
 from ..broker import HISTORY_SECONDS, Broker, BrokerSession, Deliver
 from ..history import FindRetention, Retention, check_history, join_retentions
-from .address import parse_address
+from .address import parse_redis_url
 from .connection import RedisTimings
+from .discovery import SentinelDiscovery, open_discovery
 from .history import RedisHistory, RedisSession
 from .pipeline import CommandPipeline
 from .pubsub import PubSubReceiver
 from .scripts import HubKeys
+from .sentinel import SentinelWatch
 
 __all__ = ["RedisBroker"]
 
@@ -41,16 +43,20 @@ class RedisBroker(Broker):
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
-            ``unix://[[user]:password@]/path[?db=n]``. It must be the address of a master, or one
-            that always leads to the master. Redis Sentinel is not supported. Redis Cluster is
-            supported only without a history.
+            ``unix://[[user]:password@]/path[?db=n]``: the address of a master, or one that always
+            leads to the master. Redis Cluster is supported only without a history. With Redis
+            Sentinel, ``redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db]``,
+            or ``rediss+sentinel://`` for TLS to the sentinels and the servers: the hosts are those
+            of sentinels, the name is that of the master, and the credentials are those for the
+            master. Sentinels that require a password of their own:
+            ``?sentinel_password=...``, with ``&sentinel_username=...``.
         history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history,
             and topics of :mod:`trioglock.channels` have their own. Other programs publish with
             :func:`publish` and the same ``history``; messages sent with PUBLISH have no id and are
             not kept.
         history_seconds: how long the messages of the history are kept; None for no limit.
-        ssl_context: for ``rediss://``; by default the system's certificates are trusted.
+        ssl_context: for TLS; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
         publish_timeout: seconds that publishing a message may take; None for no limit.
         health_interval: seconds of silence before a health check.
@@ -82,7 +88,7 @@ class RedisBroker(Broker):
         check_seconds("health_timeout", health_timeout, none=False)
         if not (backoff is None or isinstance(backoff, Backoff)):
             raise InvalidOption(f"backoff must be a Backoff, not {describe_value(backoff)}")
-        self._address = parse_address(url, ssl_context)
+        self._address = parse_redis_url(url, ssl_context)
         self._retention = None if history is None else Retention(history, history_seconds)
         self._timings = RedisTimings(
             open_timeout=math.inf if open_timeout is None else open_timeout,
@@ -99,7 +105,7 @@ class RedisBroker(Broker):
     async def open(
         self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
-        address, timings, keys = self._address, self._timings, HubKeys(name)
+        address, timings, keys = open_discovery(self._address), self._timings, HubKeys(name)
         has_history = not (self._retention is None and find_retention is None)
         commands = CommandPipeline(address, timings, keys.ids if has_history else None)
         retention = join_retentions(self._retention, find_retention)
@@ -109,6 +115,10 @@ class RedisBroker(Broker):
         async with open_scope() as nursery:
             nursery.start_soon(receiver.run)
             nursery.start_soon(commands.run)
+            if isinstance(address, SentinelDiscovery):
+                for sentinel in address.servers:
+                    watch = SentinelWatch(sentinel, address, timings, (receiver, commands))
+                    nursery.start_soon(watch.run)
             await self._wait_subscribed(receiver)
             try:
                 session = RedisSession(commands, keys, retention)

@@ -23,6 +23,7 @@ from ...retry import Backoff
 from ...transports.connecting import describe_failure
 from ...transports.tls import is_tls_failure
 from .address import RedisAddress, import_redis
+from .discovery import DISCOVERY_TIMEOUT, Discovery
 from .scripts import PREPARE
 from .server_info import ServerInfo, parse_info, refusal
 
@@ -32,6 +33,7 @@ __all__ = [
     "RedisConnection",
     "RedisDisconnected",
     "RedisTimings",
+    "dial",
     "open_connection",
 ]
 
@@ -124,6 +126,15 @@ class RedisConnection:
             replies = await self.receive()
         return self.check_reply(replies[0])
 
+    async def receive_or_ping(self, timings: RedisTimings) -> list[Any]:
+        """Receive one chunk; if there is none for a while, check that the server responds."""
+        with trio.move_on_after(timings.health_interval):
+            return await self.receive()
+        with PeerTimeout(timings.health_timeout):
+            await self.write(self.pack("PING"))
+            return await self.receive()
+        raise RedisDisconnected(f"Redis was silent for {seconds_text(timings.health_timeout)}")
+
     def check_reply(self, reply: Any) -> Any:
         """Raise the error in a reply, or return the reply.
 
@@ -148,14 +159,12 @@ class RedisConnection:
 
 
 @asynccontextmanager
-async def open_connection(
-    address: RedisAddress, timeout: float, history_key: str | None = None
-) -> AsyncIterator[RedisConnection]:
-    """Connect, authenticate and check the server within ``timeout`` seconds.
+async def dial(address: RedisAddress, timeout: float) -> AsyncIterator[RedisConnection]:
+    """Connect and authenticate within ``timeout`` seconds.
 
     Raises:
-        RedisDisconnected: the server could not be reached, did not answer in time, or is a replica.
-        BrokerError: the server refused the credentials or the database, or cannot be used.
+        RedisDisconnected: the server could not be reached, or did not answer in time.
+        BrokerError: the server refused the credentials or the database.
     """
     async with AsyncExitStack() as stack:
         with PeerTimeout(timeout) as deadline:
@@ -166,12 +175,60 @@ async def open_connection(
             stack.push_async_callback(trio.aclose_forcefully, stream)
             connection = RedisConnection(stream)
             await _authenticate(connection, address)
-            await _check_server(connection, address, history_key)
         if deadline.expired:
-            raise RedisDisconnected(
-                f"Redis at {address} did not answer within {seconds_text(timeout)}"
-            )
+            raise _silence(address, timeout)
         yield connection
+
+
+@asynccontextmanager
+async def open_connection(
+    address: RedisAddress | Discovery, timeout: float, history_key: str | None = None
+) -> AsyncIterator[RedisConnection]:
+    """Find the server, connect to it and check it; each takes at most ``timeout`` seconds.
+
+    Raises:
+        RedisDisconnected: the server could not be found or reached, did not answer in time, or is a
+            replica.
+        BrokerError: a server refused the credentials or the database, or cannot be used.
+    """
+    discovery = address if isinstance(address, Discovery) else None
+    server = await _find_server(address, timeout) if isinstance(address, Discovery) else address
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(dial(server, timeout))
+            with PeerTimeout(timeout) as deadline:
+                await _check_server(connection, server, history_key)
+            if deadline.expired:
+                raise _silence(server, timeout)
+        except RedisDisconnected:
+            if discovery is not None:
+                discovery.distrust()
+            raise
+        if discovery is not None and discovery.found != server:
+            raise RedisDisconnected(f"the master of {discovery} is no longer at {server}")
+        yield connection
+
+
+async def _find_server(discovery: Discovery, timeout: float) -> RedisAddress:
+    timeout = min(timeout, DISCOVERY_TIMEOUT)
+    refusals, failures = list[str](), list[str]()
+    for server in discovery.servers:
+        try:
+            async with dial(server, timeout) as connection:
+                with PeerTimeout(timeout):
+                    reply = await connection.request(*discovery.question)
+                    return discovery.take_answer(server, reply)
+                raise _silence(server, timeout)
+        except RedisDisconnected as error:
+            failures.append(str(error))
+        except BrokerError as error:
+            refusals.append(discovery.describe_refusal(server, str(error)))
+    text = f"no address of {discovery}: {'; '.join(refusals + failures)}"
+    raise RedisDisconnected(text) if failures else BrokerError(text)
+
+
+def _silence(address: RedisAddress, timeout: float) -> RedisDisconnected:
+    return RedisDisconnected(f"Redis at {address} did not answer within {seconds_text(timeout)}")
 
 
 def _connect_error(
@@ -216,7 +273,7 @@ class ReconnectingConnection(ABC):
     """Uses one connection at a time and reconnects whenever it is lost.
 
     Args:
-        address: the address of the server.
+        address: the address of the server, or what finds it.
         timings: the timing arguments of the broker.
         history_key: the key with the ids of the history, if there is one.
     """
@@ -225,9 +282,9 @@ class ReconnectingConnection(ABC):
     """The purpose of the connection, as shown in the log."""
 
     def __init__(
-        self, address: RedisAddress, timings: RedisTimings, history_key: str | None
+        self, address: RedisAddress | Discovery, timings: RedisTimings, history_key: str | None
     ) -> None:
-        self.address: RedisAddress = address
+        self.address: RedisAddress | Discovery = address
         self.timings: RedisTimings = timings
         self.failure: Exception | None = None
         """Why the latest connection or attempt failed."""
@@ -242,6 +299,7 @@ class ReconnectingConnection(ABC):
         self._logged_loss = False
         self._is_up = False
         self._up = trio.lowlevel.ParkingLot()
+        self._retry = trio.lowlevel.ParkingLot()
 
     @abstractmethod
     async def use(self, connection: RedisConnection) -> NoReturn:
@@ -272,7 +330,9 @@ class ReconnectingConnection(ABC):
                 self.mark_down()
             if trio.current_time() - started >= backoff.stable_after:
                 delays = backoff.delays()
-            await trio.sleep(next(delays, backoff.maximum))
+            with trio.move_on_after(next(delays, backoff.maximum)):
+                await self._retry.park()
+                delays = backoff.delays()  # there is a new master
 
     async def _connect(self) -> None:
         timeout = self.timings.health_timeout
@@ -289,7 +349,8 @@ class ReconnectingConnection(ABC):
             raise RedisDisconnected(self._drop_reason)
 
     def drop(self, reason: str) -> None:
-        """Close the connection, if there is one, and connect again."""
+        """Close the connection, if there is one, and connect again without further delay."""
+        self._retry.unpark_all()
         if self._scope is not None:
             self._drop_reason = reason
             self._scope.cancel()

@@ -24,6 +24,7 @@ from .connection import (
     RedisDisconnected,
     RedisTimings,
 )
+from .discovery import Discovery
 from .history import RedisHistory, decode_data
 from .scripts import HubKeys
 
@@ -49,7 +50,7 @@ class PubSubReceiver(ReconnectingConnection):
     missing.
 
     Args:
-        address: the address of the server.
+        address: the address of the server, or what finds it.
         timings: the timing arguments of the broker.
         keys: the channels of the hub.
         history: the history of the hub, if it has one.
@@ -60,7 +61,7 @@ class PubSubReceiver(ReconnectingConnection):
 
     def __init__(
         self,
-        address: RedisAddress,
+        address: RedisAddress | Discovery,
         timings: RedisTimings,
         keys: HubKeys,
         history: RedisHistory | None,

@@ -51,8 +51,8 @@ def refusal(mode: str, address: object, *, history: bool) -> BrokerError | None:
     """Return the error for a server in a mode that can never be used; None for other modes."""
     if mode == "sentinel":
         return BrokerError(
-            f"{address} is a Redis Sentinel, which is not supported: "
-            "use the address of the master, or one that always leads to it"
+            f"{address} is a Redis Sentinel: "
+            f"use redis+sentinel://{address}/<name of the master> as the URL"
         )
     if mode == "cluster" and history:
         return BrokerError(
