@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -77,8 +78,11 @@ class SourceWatcher:
             else:
                 changed = {name for name, _ in files.items() ^ known.items()}
             self._directories[directory] = files
-            if changed:
-                self.changed = min(changed)
+            for name in changed:
+                self.changed = name
+                # Python would use the compiled file after a change within a second (PEP 552).
+                with suppress(OSError, NotImplementedError):
+                    Path(cache_from_source(name)).unlink()
 
     def _add(self, directory: str) -> None:
         path = os.path.join(directory, "")  # noqa: PTH118
@@ -98,8 +102,8 @@ def _find_directories() -> Iterator[str]:
 def _scan(directory: str) -> Iterator[tuple[str, tuple[int, int]]]:
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name.endswith(".py") and not entry.name.startswith("."):
-                with suppress(OSError):  # deleted in the meantime
+            if entry.name.endswith(".py"):
+                with suppress(OSError):  # deleted in the meantime, or a lock of an editor
                     status = entry.stat()
                     yield entry.path, (status.st_mtime_ns, status.st_size)
 
