@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from tests.cli.helpers import COMMAND, SECONDS, Running, environment, run_command, started
 from tests.cli.serving import serve_in_process
 from tests.pubsub.redis_server import RealRedis
 from tests.scripts import ROOT
+from tests.server.helpers import plain_request
 from trioglock import Connection, ConnectionClosedOK, connect
 from trioglock.channels import broadcast, disconnect
 from trioglock.protocols import phoenix
@@ -241,6 +244,45 @@ async def test_fault_33_workers_refuse_a_hub_in_memory(env: dict[str, str]) -> N
         "trioglock serve: app:hub connects only the clients of one process: give its Hub a "
         "broker, such as Hub(broker=RedisBroker(url)), or use --workers 1\n"
     )
+
+
+async def test_a_renewed_certificate(tmp_path: Path) -> None:
+    """SIGHUP lets workers read it. A file that cannot be used leaves the old workers as they are.
+
+    The log of a worker has the level of its messages.
+    """
+    authority, file = trustme.CA(), tmp_path / "certificate"
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+
+    def renew() -> bytes:
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(file))
+        return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+    async def get_certificate() -> bytes | None:
+        stream = await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", int(at.rpartition(":")[2]), ssl_context=trust, https_compatible=True
+        )
+        async with stream:
+            await stream.send_all(plain_request("/"))
+            assert b"426 " in await stream.receive_some()
+            certificate: bytes | None = stream.getpeercert(binary_form=True)
+            return certificate
+
+    first = renew()
+    options = ("echo", "--workers", "2", "--tls-cert", str(file), "--log-level", "info")
+    async with serve_in_process(*options) as (process, at):
+        assert await get_certificate() == first
+        await process.read_errors(b"INFO trioglock.server: 127.0.0.1:")
+        file.write_text("")
+        process.process.send_signal(signal.SIGHUP)
+        await process.read_errors(b"WARNING trioglock.serve: keeping the old workers: --tls-cert: ")
+        assert await get_certificate() == first
+        second = renew()
+        process.process.send_signal(signal.SIGHUP)
+        await process.read_errors(b"INFO trioglock.serve: all workers replaced")
+        assert await get_certificate() == second
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -31,6 +31,7 @@ __all__ = [
     "connect_arguments",
     "header_option",
     "json_value",
+    "load_certificate",
     "pairs",
     "seconds",
     "session_options",
@@ -271,6 +272,44 @@ def _ssl_context(url: str, ca: str | None, *, insecure: bool) -> ssl.SSLContext 
     if insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def load_certificate(certificate: str, key: str | None) -> ssl.SSLContext:
+    """Return the TLS configuration of a server.
+
+    Args:
+        certificate: a file with a certificate and its chain (PEM).
+        key: a file with the private key (PEM); None if it is in the same file.
+
+    Raises:
+        InvalidOption: the files cannot be used.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+
+    def refuse_encrypted() -> str:
+        raise InvalidOption(f"--tls-key: the key in {key or certificate} must not be encrypted")
+
+    try:
+        context.load_cert_chain(certificate, key, refuse_encrypted)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            problem = f"--tls-key: {key or certificate} is not the key of {certificate}"
+        elif key is None:
+            problem = (
+                f"--tls-cert: {certificate} does not contain a certificate and its private key "
+                "(PEM); pass the file with the key to --tls-key"
+            )
+        else:
+            problem = (
+                f"--tls-cert, --tls-key: {certificate} and {key} do not contain a certificate and "
+                "its private key (PEM)"
+            )
+        raise InvalidOption(problem) from None
+    except OSError as error:
+        # The error does not name the file.
+        files = certificate if key is None else f"{certificate} or {key}"
+        raise InvalidOption(f"--tls-cert: cannot read {files}: {error.strerror}") from None
     return context
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,11 +28,14 @@ from ..channels.handshake import ChannelsTarget
 from ..errors import InvalidOption, TrioglockError
 from ..hooks import Socket
 from ..pubsub import Hub, MemoryBroker, RedisBroker
+from ..pubsub.socket import HubTarget
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
 from .live import AccessRules, Endpoints, check_token, is_wildcard
-from .options import seconds
-from .streams import print_line
+from .options import load_certificate, seconds
+from .plain_requests import PlainRequests, check_health_path
+from .static_files import MAX_FILE_SIZE, StaticFiles
+from .streams import print_line, print_log
 from .workers import READY, end_line, run_workers
 
 __all__ = ["Settings", "command", "describe_server", "load_target", "open_server"]
@@ -86,6 +91,12 @@ class Settings:
     page_hosts: Sequence[str] = ()
     origins: Sequence[str] = ()
     publish_token: str | None = field(default=None, repr=False)
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    static: str | None = None
+    health: str | None = None
+    log_level: str | None = None
+    reload: bool = False
     ready_fd: int | None = None
     """The file descriptor to which a worker writes once it is serving; None in
     other processes."""
@@ -109,6 +120,26 @@ class Settings:
             raise InvalidOption(f"TARGET must be echo or module:name, not {self.target}")
         check_token(self.publish_token)
         _ = self.access_rules  # checks the other options
+        self._check_http()
+
+    def _check_http(self) -> None:
+        if self.page and self.static is not None:
+            raise InvalidOption("--static serves its own page at /: leave out --page")
+        if self.health is not None:
+            check_health_path(self.health)
+            if self.health == "/" and (self.access_rules.has_page or self.static is not None):
+                raise InvalidOption(
+                    "--health / would replace the page: choose another path, such as /health"
+                )
+        if self.tls_key is not None and self.tls_cert is None:
+            raise InvalidOption("--tls-key requires --tls-cert")
+        if self.is_worker:
+            return  # open_server() reports files that cannot be used
+        self.make_ssl_context()
+        self.make_static_files()
+        key, root = self.tls_key or self.tls_cert, self.static
+        if key and root and Path(key).resolve().is_relative_to(Path(root).resolve()):
+            raise InvalidOption(f"--static would serve the private key in {key}: move it elsewhere")
 
     @property
     def is_worker(self) -> bool:
@@ -119,10 +150,16 @@ class Settings:
         return AccessRules(
             self.host,
             token=self.publish_token,
-            page=self.page,
+            page=self.page if self.static is None else False,
             page_hosts=self.page_hosts,
             origins=self.origins,
         )
+
+    def make_ssl_context(self) -> ssl.SSLContext | None:
+        return None if self.tls_cert is None else load_certificate(self.tls_cert, self.tls_key)
+
+    def make_static_files(self) -> StaticFiles | None:
+        return None if self.static is None else StaticFiles(self.static)
 
     def make_hub(self) -> Hub:
         broker = RedisBroker(self.redis, history=self.history) if self.redis is not None else None
@@ -187,6 +224,36 @@ class Settings:
     help="Token that 'trioglock publish' has to send. Without a token, publishing is possible on "
     f"a loopback address only. Prefer {TOKEN_VARIABLE}: other users can see the command line.",
 )
+@click.option(
+    "--tls-cert",
+    metavar="FILE",
+    help="Serve https:// and wss:// with the certificate, and its chain, in FILE (PEM).",
+)
+@click.option(
+    "--tls-key",
+    metavar="FILE",
+    help="File with the private key (PEM). By default it is in the file of --tls-cert.",
+)
+@click.option(
+    "--static",
+    metavar="DIR",
+    help="Answer plain HTTP requests with the files in DIR, up to "
+    f"{MAX_FILE_SIZE // 2**20} MiB each, instead of the page of a hub. index.html is the page of "
+    "a directory. Hidden files are not served.",
+)
+@click.option(
+    "--health",
+    metavar="PATH",
+    help="Answer plain HTTP requests for PATH with 200, or with 503 while the server is shutting "
+    "down or its hub cannot reach the broker.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
+    metavar="LEVEL",
+    help="Print log messages of trioglock from this level on: debug, info, warning, error or "
+    "critical. If TARGET configures logging, its handlers receive them instead.",
+)
 @click.option("--worker", is_flag=True, hidden=True)
 def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub, a server for Phoenix Channels, or your own target.
@@ -207,12 +274,14 @@ def command(*, worker: bool, **options: Any) -> int:
     except InvalidOption as error:
         raise click.UsageError(str(error)) from None
     report = StartReport(settings)
+    level = settings.log_level
     try:
         if settings.workers > 1 and not settings.is_worker:
             return trio.run(run_workers, settings)
         # No signals are handled yet, so that Ctrl-C and SIGTERM can end a slow import.
         target = load_target(settings)
-        trio.run(_serve_until_signal, settings, target, report)
+        with nullcontext() if level is None else print_log("trioglock", level):
+            trio.run(_serve_until_signal, settings, target, report)
     except TrioglockError as error:
         report.failed(str(error))
         return 1
@@ -273,10 +342,9 @@ def load_target(settings: Settings) -> Any:
     target = _import_target(settings.target)
     if isinstance(target, Channels):
         return target.socket
-    owner = getattr(target, "__self__", None)
-    if isinstance(owner, Hub) and target == owner.socket:
-        return owner
-    if not callable(target) and not isinstance(target, Hub | ChannelsTarget):
+    if isinstance(target, HubTarget) and target.has_default_socket:
+        return target.hub
+    if not callable(target) and not isinstance(target, Hub | HubTarget | ChannelsTarget):
         raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
     if isinstance(target, type) and not issubclass(target, Socket):
         hint = ": serve a Channels with a route to it" if issubclass(target, Channel) else ""
@@ -295,30 +363,38 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
         OSError: the server cannot listen.
     """
     rules = settings.access_rules
-    options = ServeOptions(reuse_port=settings.is_worker, shutdown_timeout=settings.drain)
-    hub = target.hub if isinstance(target, ChannelsTarget) else target
+    options = ServeOptions(
+        reuse_port=settings.is_worker,
+        shutdown_timeout=settings.drain,
+        ssl_context=settings.make_ssl_context(),
+    )
+    owner = target.hub if isinstance(target, ChannelsTarget | HubTarget) else target
+    hub = owner if isinstance(owner, Hub) else None
     if not isinstance(target, Hub) and settings.page:
         raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
-    if settings.is_worker and isinstance(hub, Hub) and isinstance(hub.broker, MemoryBroker):
+    if settings.is_worker and hub is not None and isinstance(hub.broker, MemoryBroker):
         raise InvalidOption(
             f"{settings.target} connects only the clients of one process: give its Hub a broker, "
             "such as Hub(broker=RedisBroker(url)), or use --workers 1"
         )
-    async with hub if isinstance(hub, Hub) else nullcontext():
-        if not isinstance(target, Hub):
-            options["process_request"] = rules.refuse_client
-            async with serve(target, settings.host, settings.port, **options) as server:
-                yield server
-            return
-        # A user's Hub may have subscribers in other processes.
-        counts = settings.target is None and settings.redis is None
-        endpoints = Endpoints(target, rules, is_worker=settings.is_worker, counts=counts)
-        options["process_request"] = endpoints.process_request
-        options["select_subprotocol"] = endpoints.select_subprotocol
-        async with serve(
-            endpoints.make_socket, settings.host, settings.port, **options
-        ) as endpoints.server:
-            yield endpoints.server
+    async with nullcontext() if hub is None else hub:
+        endpoints = None
+        if isinstance(target, Hub):
+            # A user's Hub may have subscribers in other processes.
+            counts = settings.target is None and settings.redis is None
+            endpoints = Endpoints(target, rules, is_worker=settings.is_worker, counts=counts)
+        plain = PlainRequests(
+            settings.health,
+            settings.make_static_files(),
+            hub,
+            rules.refuse_client if endpoints is None else endpoints.process_request,
+        )
+        options["process_request"] = plain.process_request
+        async with serve(endpoints or target, settings.host, settings.port, **options) as server:
+            plain.server = server
+            if endpoints is not None:
+                endpoints.server = server
+            yield server
 
 
 def _import_target(target: str) -> Any:
@@ -382,15 +458,18 @@ def describe_server(settings: Settings, target: Any, port: int) -> Iterator[str]
     """Return the lines for the user once a server is listening on this port."""
     host = "127.0.0.1" if is_wildcard(settings.host) else settings.host
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    secure = "" if settings.tls_cert is None else "s"
     is_terminal = sys.stdout.isatty()
     if is_terminal and settings.target == "echo":
-        yield f"echo server at ws://{address}/"
+        yield f"echo server at ws{secure}://{address}/"
     else:
         yield f"serving on {settings.host}:{port}"
     if isinstance(target, ChannelsTarget):
-        yield f"Phoenix clients: ws://{address}/socket/websocket"
+        yield f"Phoenix clients: ws{secure}://{address}/socket/websocket"
+    if settings.static is not None:
+        yield f"files: http{secure}://{address}/"
     elif isinstance(target, Hub) and settings.access_rules.has_page:
-        yield f"live page: http://{address}/"
+        yield f"live page: http{secure}://{address}/"
     elif isinstance(target, Hub) and settings.page is None:
         yield f"no live page: {settings.host} is not a loopback address; see --page"
     if is_terminal:

@@ -7,7 +7,8 @@ import logging
 import os
 import select
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -23,6 +24,7 @@ __all__ = [
     "flush_output",
     "is_stopped",
     "print_line",
+    "print_log",
 ]
 
 # The reader, or the terminal, is gone.
@@ -149,6 +151,31 @@ def drop_output() -> None:
             if descriptor is not None:
                 with Path(os.devnull).open("wb") as null:
                     os.dup2(null.fileno(), descriptor)
+
+
+@contextmanager
+def print_log(name: str, level: str | None) -> Iterator[None]:
+    """Print the records of a logger to stderr within the block, unless it has handlers already.
+
+    Args:
+        name: the name of the logger.
+        level: the lowest level, such as ``"debug"``, which is also printed; by default only the
+            messages are printed, from INFO on.
+    """
+    logger = logging.getLogger(name)
+    before, handler = logger.level, None
+    if not logger.hasHandlers():
+        handler = LineHandler()
+        if level is not None:
+            handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel("INFO" if level is None else level.upper())
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        if handler is not None:
+            logger.removeHandler(handler)
 
 
 class LineHandler(logging.Handler):

@@ -18,7 +18,7 @@ import trio
 
 from ..errors import InvalidOption
 from ..retry import Backoff
-from .streams import LineHandler, print_line
+from .streams import print_line, print_log
 
 if TYPE_CHECKING:
     from .serve import Settings
@@ -65,27 +65,12 @@ async def run_workers(settings: Settings) -> int:
     if not hasattr(socket, "SO_REUSEPORT"):
         raise InvalidOption("--workers requires a system with SO_REUSEPORT")
     with (
-        _print_log(),
+        print_log(_logger.name, settings.log_level),
         _reserve_port(settings) as port,
         trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
     ):
         workers = Workers(replace(settings, port=port))
         return await workers.run(signals)
-
-
-@contextmanager
-def _print_log() -> Iterator[None]:
-    """Print the log of the workers to stderr."""
-    handler, level = LineHandler(), _logger.level
-    _logger.addHandler(handler)
-    _logger.setLevel(logging.INFO)
-    _logger.propagate = False
-    try:
-        yield
-    finally:
-        _logger.removeHandler(handler)
-        _logger.setLevel(level)
-        _logger.propagate = True
 
 
 @contextmanager

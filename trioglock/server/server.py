@@ -73,6 +73,11 @@ class Server:
         """The TCP port that the server listens on, or None."""
         return self._port
 
+    @property
+    def closing(self) -> bool:
+        """Whether :meth:`close` has been called, for example for a health check."""
+        return self._closing
+
     def broadcast(self, frame: Frame) -> int:
         """Queue a frame, unchanged, for every connection; ``handle_send`` is not called.
 

@@ -65,6 +65,9 @@ _empty_lines = re.compile(
 BODY_TIMEOUT = 2.0
 MAX_BODY = 2**20
 
+# Maximum size of a body that is sent together with the head.
+MAX_JOINED = 2**16
+
 # Seconds for a client to read a response before the stream is closed.
 LINGER = 1.0
 
@@ -292,7 +295,13 @@ async def send_response(stream: trio.abc.Stream, response: Response, method: str
         method: the request method; ``"HEAD"`` gets no body (RFC 9110, section 9.3.2).
     """
     with suppress(*STREAM_ERRORS):
-        await stream.send_all(response.to_bytes(head_only=method == "HEAD"))
+        head_only = method == "HEAD" or len(response.body) > MAX_JOINED
+        await stream.send_all(response.to_bytes(head_only=head_only))
+        if head_only and method != "HEAD":
+            # In pieces and without a copy: TLS would encrypt all of it at once.
+            body = memoryview(response.body)
+            for start in range(0, len(body), MAX_JOINED):
+                await stream.send_all(body[start : start + MAX_JOINED])
         await end_stream(stream)
 
 
