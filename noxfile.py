@@ -298,6 +298,13 @@ def soak(session: nox.Session) -> None:
     session.run("python", "-m", "tests.soak.soak", *session.posargs)
 
 
+@nox.session
+def restarts(session: nox.Session) -> None:
+    """Restart workers and Redis under 500 clients with trioglock.js. Needs Node and Redis."""
+    session.install(".[test]")
+    session.run("python", "-m", "tests.soak.browsers", *session.posargs)
+
+
 def _folder(session: nox.Session, name: str) -> Path:
     """Return the folder for results: the argument of the session, or a temporary one."""
     return Path(session.posargs[0] if session.posargs else Path(session.create_tmp(), name))

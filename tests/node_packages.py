@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["find_node", "install_packages"]
+__all__ = ["find_node", "find_node_with_websocket", "install_packages"]
 
 SECONDS = 60
 """Time limit for npm."""
@@ -22,6 +22,17 @@ def find_node() -> str:
     if node is None:
         pytest.skip("there is no node on this machine")
     return node
+
+
+def find_node_with_websocket() -> list[str]:
+    """Return the command of Node with WebSocket; skip the test without it."""
+    node = find_node()
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)  # noqa: S603
+    major = int(version.stdout[1:].split(".")[0])
+    if major < 20:
+        pytest.skip("needs Node 20 or later, for WebSocket")
+    # Node 20 has it behind a flag.
+    return [node, "--no-warnings", *(["--experimental-websocket"] if major < 22 else [])]
 
 
 def install_packages(folder: Path) -> Path:

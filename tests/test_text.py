@@ -21,6 +21,7 @@ from trioglock import (
     MessageHeartbeat,
     PreparedMessage,
     Reply,
+    Request,
     Response,
     Socket,
     connect,
@@ -159,10 +160,10 @@ async def test_fault_06_a_hub(text: str, autojump_clock: MockClock) -> None:
     heard: list[Message] = []
 
     class Own(HubSocket):
-        def channel_of(self, info: Any) -> str:
+        def channel_of(self, request: Request) -> str:
             return text
 
-    async with Hub(name=Kind.NEWS) as hub, serving(lambda: Own(hub)) as site, site.dial() as conn:
+    async with Hub(name=Kind.NEWS) as hub, serving(hub.socket_of(Own)) as site, site.dial() as conn:
         hub.on(text)(heard.append)
         with hub.subscribe(text) as subscription:
             await conn.ping()

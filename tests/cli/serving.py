@@ -87,11 +87,7 @@ async def open_hub(
     """Serve a hub in memory, with the access rules of a server that listens on ``host``."""
     async with hub or Hub() as hub:
         endpoints = Endpoints(hub, AccessRules(host, **rules), is_worker=False, counts=True)
-        async with serving(
-            endpoints.make_socket,
-            process_request=endpoints.process_request,
-            select_subprotocol=endpoints.select_subprotocol,
-        ) as site:
+        async with serving(endpoints, process_request=endpoints.process_request) as site:
             endpoints.server = site.server
             yield HubServer(hub, site)
 

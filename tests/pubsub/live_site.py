@@ -116,7 +116,7 @@ class LiveSite:
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         while True:
             async with serve(
-                lambda: CountingSocket(self),
+                self.hub.socket_of(lambda _: CountingSocket(self)),
                 "127.0.0.1",
                 self._port,
                 process_request=process_request,

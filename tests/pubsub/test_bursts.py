@@ -99,10 +99,11 @@ async def test_a_chunk_from_redis(redis: RealRedis, history: int | None, listens
 
         channel = "in" if listens else "x"
         born = hub.history.last if history else ""
+        await hub.wait_subscribed(channel)
         commands = [
             f"PUBLISH trioglock/{channel} {number}"
             if history is None
-            else f'PUBLISH {{trioglock}}/{channel} "1-{number} {born} {number}"'
+            else f'PUBLISH {{trioglock}}/{channel} "{born[:-1]}1{number} {born} {number}"'
             for number in NUMBERS
         ]
         redis.send_plainly("MULTI", *commands, "EXEC")

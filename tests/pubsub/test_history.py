@@ -426,6 +426,8 @@ async def test_publishers_with_and_without_a_history(
     """Hubs receive the messages of both; those that are not kept are logged, once."""
     async with opened(redis.broker(history=2)) as hub, opened(redis.broker()) as other:
         subscriptions = [hub.subscribe("x"), other.subscribe("x")]
+        for subscription in subscriptions:
+            await subscription.ready()
         for text in ("one", "two"):
             redis.publish_plainly("trioglock/x", text.encode())
         redis.publish_plainly("{trioglock}/x", b"not from this package")

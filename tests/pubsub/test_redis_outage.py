@@ -185,6 +185,7 @@ async def test_a_flood_uses_bounded_memory(redis: RealRedis) -> None:
         stream = await trio.open_tcp_stream("127.0.0.1", redis.port)
         async with hub, stream, trio.open_nursery() as nursery:
             subscription = hub.subscribe("x")
+            await subscription.ready()
             nursery.start_soon(read_replies, stream)
             tracemalloc.start()
             began = time.perf_counter()
@@ -230,14 +231,14 @@ class ScriptedRedis:
             while data := await stream.receive_some():
                 if not self.reading:
                     await trio.sleep_forever()
-                if b"PSUBSCRIBE" in data:
+                if b"SUBSCRIBE" in data:
                     await self.confirming.wait()
                 await stream.send_all(self.reply_to(data))
 
     def reply_to(self, data: bytes) -> bytes:
-        if b"PSUBSCRIBE" in data:
-            return b"*3\r\n$10\r\npsubscribe\r\n$10\r\ntrioglock*\r\n:1\r\n" * 2
         replies = b""
+        for name in re.findall(rb"\n(\{?trioglock\}?/[^\r]*)", data.partition(b"SUBSCRIBE")[2]):
+            replies += b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:1\r\n" % (len(name), name)
         for command in re.findall(rb"PUBLISH|ROLE|PING|INFO", data):
             replies += self.replies.pop(0) if command == b"PUBLISH" else b"+PONG\r\n"
         return replies

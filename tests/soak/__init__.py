@@ -1,1 +1,1 @@
-"""A long test, run by ``nox -s soak``, not by pytest."""
+"""Long tests, run by ``nox -s soak`` and ``nox -s restarts``, not by pytest."""

@@ -64,6 +64,7 @@ PUBLISH_SECONDS = 10.0
 """Seconds that publishing the broadcast of a hook may take."""
 
 NO_HISTORY = {"reason": "the history cannot be read"}
+NO_BROKER = {"reason": "not available; try again later"}
 
 TERMINATED = Left()
 """The reason of an actor whose ``terminate`` has begun. It stands for the actual one."""
@@ -191,14 +192,24 @@ class ChannelActor:
             return
         history = self.hooks.history
         if self.hooks.join_is_async or (history is not None and history.is_wanted(payload)):
-            self._start_task(partial(self._join, kind, payload))
-        else:
-            run_now(self._join(kind, payload))
-            if self.has_joined:
-                self._continue()
+            self._start_task(partial(self._join_in_task, kind, payload))
+            return
+        later = run_now(self._join(kind, payload))
+        if later is not None:
+            self._start_task(later)
+        elif self.has_joined:
+            self._continue()
 
-    async def _join(self, kind: type[Channel[Any]], payload: Any) -> None:
-        """Run ``join``. This does not suspend if the hook is plain and no history is wanted."""
+    async def _join_in_task(self, kind: type[Channel[Any]], payload: Any) -> None:
+        later = await self._join(kind, payload)
+        if later is not None:
+            await later()
+
+    async def _join(self, kind: type[Channel[Any]], payload: Any) -> Later | None:
+        """Run ``join``, and return the part after it if that has to wait.
+
+        This does not suspend if the hook is plain.
+        """
         hooks, history = self.hooks, self.hooks.history
         try:
             after = None if history is None else history.parse_join(payload)
@@ -230,14 +241,36 @@ class ChannelActor:
             raise
         else:
             self._state, self.has_joined = state, True
+            replays = history is not None and history.is_wanted(payload)
             error: Exception | None = None
-            if history is not None and history.is_wanted(payload) and self._reason is None:
-                try:
-                    if await self._socket.index.start_replay(self, after):
-                        response = {**response, GAP: True}
-                except Exception as failure:
-                    error = failure
+            try:
+                if self._reason is None and not (self._socket.index.subscribe(self) or replays):
+                    return partial(self._subscribe, response)
+                if self._reason is None and replays:
+                    return partial(self._replay, response, after)
+            except Exception as failure:
+                error = failure
             self._set_joined(response, error)
+        return None
+
+    async def _subscribe(self, response: Any) -> None:
+        """Join when the broker has confirmed the subscription."""
+        error: Exception | None = None
+        try:
+            await self._socket.index.wait_subscribed(self)
+        except Exception as failure:
+            error = failure
+        self._set_joined(response, error)
+
+    async def _replay(self, response: Any, after: str | None) -> None:
+        """Join when the first events of the history have been read."""
+        error: Exception | None = None
+        try:
+            if await self._socket.index.start_replay(self, after):
+                response = {**response, GAP: True}
+        except Exception as failure:
+            error = failure
+        self._set_joined(response, error)
 
     def _set_joined(self, response: Any, error: Exception | None) -> None:
         messages = self._machine.joined(self.join, response)
@@ -250,8 +283,9 @@ class ChannelActor:
             self._socket.index.join(self)
             self._reply(reply)
         except (BrokerUnavailable, BrokerError) as failure:
-            self._socket.index.report_unreadable(self.join.topic, failure)
-            self._fail_join(NO_HISTORY, others, failure)
+            has_history = self.hooks.history is not None
+            self._socket.index.report_unavailable(self.join.topic, failure, history=has_history)
+            self._fail_join(NO_HISTORY if has_history else NO_BROKER, others, failure)
             return
         except Exception as failure:
             self._log_join()

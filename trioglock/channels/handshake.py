@@ -14,14 +14,17 @@ from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
 from .._redact import shorten
-from ..errors import BadHookResult
+from ..errors import BadHookResult, BrokerError, BrokerUnavailable, UsageError
 from ..headers import Headers
 from ..hooks import Socket
 from ..http import Request, Response
 from ..protocols.phoenix.message import PATH_END, SUBPROTOCOL, TOKEN_PREFIX
 from ..pubsub import Hub
+from ..pubsub.reservation import Reservation
+from ..pubsub.socket import refuse_temporarily
 from ..server import HandshakeTarget
 from .credentials import has_expired, split_credentials
+from .ids import id_channel
 from .socket import ChannelsSocket
 
 __all__ = ["Authenticate", "ChannelsTarget", "ConnectRequest", "Identify"]
@@ -64,6 +67,8 @@ class Admitted(NamedTuple):
     user: Any
     id: str | None
     expires_at: float
+    reservation: Reservation | None
+    """Lasts until the end of the connection."""
 
 
 class ChannelsTarget(HandshakeTarget):
@@ -121,11 +126,19 @@ class ChannelsTarget(HandshakeTarget):
         id = None if self._identify is None else self._identify(user)  # noqa: A001
         if not (id is None or isinstance(id, str)):
             raise BadHookResult(f"id must return a str or None, not {type(id).__name__}")
-        return Admitted(user, id, expires_at)
+        reservation = None
+        if id is not None:
+            try:
+                reservation = Reservation(self.hub, id_channel(id))
+                await reservation.confirm()
+            except (UsageError, BrokerUnavailable, BrokerError) as error:
+                return refuse_temporarily(request, error)
+        return Admitted(user, id, expires_at, reservation)
 
     def _make_socket(self, admitted: object) -> Socket[Any, Any]:
         assert isinstance(admitted, Admitted)
-        return self._make(*admitted)
+        user, id, expires_at, _ = admitted  # noqa: A001
+        return self._make(user, id, expires_at)
 
 
 def _refuse(request: Request, status: int, reason: str) -> Response:

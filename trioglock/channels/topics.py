@@ -99,7 +99,7 @@ class TopicIndex:
         self._process = secrets.token_hex(8)
         self._origins = 0
         self._gap: Gap | None = None
-        self._is_unreadable = False
+        self._is_unavailable = False
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -109,14 +109,41 @@ class TopicIndex:
         self._origins += 1
         return f"{self._process}-{self._origins}"
 
+    def subscribe(self, member: ChannelActor) -> bool:
+        """Subscribe to the topic of a member that will join.
+
+        Returns:
+            Whether the member can :meth:`join` without :meth:`wait_subscribed`.
+
+        Raises:
+            UsageError: the hub is not open.
+        """
+        subscriber = self._subscribe(member)
+        subscriber.joining[member] = None
+        return all(map(self.hub.is_subscribed, subscriber.channels))
+
+    async def wait_subscribed(self, member: ChannelActor) -> None:
+        """Wait until the member will receive all broadcasts.
+
+        Raises:
+            UsageError: the hub is not open.
+            BrokerUnavailable, BrokerError: the broker has not confirmed the subscription.
+        """
+        await self._wait_subscribed(member)
+        self._is_unavailable = False
+
+    async def _wait_subscribed(self, member: ChannelActor) -> None:
+        for channel in self._subscribe(member).channels:
+            if not self.hub.is_subscribed(channel):
+                await self.hub.wait_subscribed(channel)
+
     def _subscribe(self, member: ChannelActor) -> TopicSubscriber:
         topic = member.join.topic
         subscriber = self._topics.get(topic)
         if subscriber is None:
             subscriber = TopicSubscriber(topic, member.hooks, self)
-            self.hub.join(subscriber, hub_channel(topic))
-            if member.hooks.history is not None:
-                self.hub.join(subscriber, hub_channel(topic, keep=False))
+            for channel in subscriber.channels:
+                self.hub.join(subscriber, channel)
             self._topics[topic] = subscriber
         return subscriber
 
@@ -126,7 +153,9 @@ class TopicIndex:
         Raises:
             UsageError: the hub is not open.
         """
-        self._subscribe(member).members[member] = None
+        subscriber = self._subscribe(member)
+        subscriber.members[member] = None
+        subscriber.joining.pop(member, None)
 
     async def start_replay(self, member: ChannelActor, after: str | None) -> bool:
         """Read the first events for a member that will join.
@@ -142,18 +171,24 @@ class TopicIndex:
             UsageError: the hub is not open.
             BrokerUnavailable, BrokerError: the history cannot be read.
         """
+        await self._wait_subscribed(member)
         subscriber = self._subscribe(member)
         replay = subscriber.replays[member] = Replay(member, subscriber, self.hub)
+        subscriber.joining.pop(member, None)
         is_incomplete = await replay.start(after)
-        self._is_unreadable = False
+        self._is_unavailable = False
         return is_incomplete
 
-    def report_unreadable(self, topic: str, failure: Exception) -> None:
-        """Log that a history cannot be read, once until one can be read again."""
-        if not self._is_unreadable:
-            self._is_unreadable = True
+    def report_unavailable(self, topic: str, failure: Exception, *, history: bool) -> None:
+        """Log that a history or the broker is unavailable, once until it is available again."""
+        if not self._is_unavailable:
+            self._is_unavailable = True
             _logger.warning(
-                "the history of %r, and possibly others, cannot be read: %s", topic, failure
+                "the %s %r, and possibly others, cannot be %s: %s",
+                "history of" if history else "topic",
+                topic,
+                "read" if history else "joined",
+                failure,
             )
 
     def send_replay(self, member: ChannelActor) -> None:
@@ -173,13 +208,14 @@ class TopicIndex:
         replay = subscriber.replays.pop(member, None)
         if replay is not None:
             replay.end()
-        elif member not in subscriber.members:
+        elif not (member in subscriber.members or member in subscriber.joining):
             return
         subscriber.members.pop(member, None)
-        if not (subscriber.members or subscriber.replays):
+        subscriber.joining.pop(member, None)
+        if not (subscriber.members or subscriber.replays or subscriber.joining):
             self.forget(subscriber)
-            for keep in (True, False):
-                self.hub.leave(subscriber, hub_channel(topic, keep=keep))
+            for channel in subscriber.channels:
+                self.hub.leave(subscriber, channel)
 
     def forget(self, subscriber: TopicSubscriber) -> None:
         """Remove a topic."""
@@ -226,6 +262,7 @@ class TopicSubscriber(Subscriber):
         "_index",
         "_intercept",
         "channel",
+        "joining",
         "members",
         "replays",
         "topic",
@@ -235,6 +272,8 @@ class TopicSubscriber(Subscriber):
         self.topic: str = topic
         self.channel: str = hub_channel(topic)
         """The channel of the topic in the hub."""
+        self.joining: dict[ChannelActor, None] = {}
+        """Future members that wait for the subscription."""
         self.members: dict[ChannelActor, None] = {}
         self.replays: dict[ChannelActor, Replay] = {}
         """Members, including future ones, that receive broadcasts after those in the history."""
@@ -242,6 +281,13 @@ class TopicSubscriber(Subscriber):
         self._history = hooks.history
         self._index = index
         self._corked = Fanout.current().corked
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels of the topic in the hub."""
+        if self._history is None:
+            return (self.channel,)
+        return self.channel, hub_channel(self.topic, keep=False)
 
     def put(self, event: Message | Gap) -> None:
         if isinstance(event, Gap):
@@ -307,7 +353,7 @@ class TopicSubscriber(Subscriber):
 
     def end(self) -> None:
         self._index.forget(self)
-        members = self.members.keys() | self.replays.keys()
-        self.members, self.replays = {}, {}
+        members = self.members.keys() | self.replays.keys() | self.joining.keys()
+        self.members, self.replays, self.joining = {}, {}, {}
         for member in members:
             close_connection(member.connection, HUB_CLOSED)

@@ -28,6 +28,7 @@ from ..channels.handshake import ChannelsTarget
 from ..errors import InvalidOption, TrioglockError
 from ..hooks import Socket
 from ..pubsub import Hub, MemoryBroker, RedisBroker
+from ..pubsub.socket import HubTarget
 from ..server import ServeOptions, Server, serve
 from .echo import Echo
 from .live import AccessRules, Endpoints, check_token, is_wildcard
@@ -371,10 +372,9 @@ def load_target(settings: Settings) -> Any:
     target = _import_target(settings.target)
     if isinstance(target, Channels):
         return target.socket
-    owner = getattr(target, "__self__", None)
-    if isinstance(owner, Hub) and target == owner.socket:
-        return owner
-    if not callable(target) and not isinstance(target, Hub | ChannelsTarget):
+    if isinstance(target, HubTarget) and target.has_default_socket:
+        return target.hub
+    if not callable(target) and not isinstance(target, Hub | HubTarget | ChannelsTarget):
         raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
     if isinstance(target, type) and not issubclass(target, Socket):
         hint = ": serve a Channels with a route to it" if issubclass(target, Channel) else ""
@@ -398,7 +398,7 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
         shutdown_timeout=min(settings.drain, RELOAD_DRAIN) if settings.reload else settings.drain,
         ssl_context=settings.make_ssl_context(),
     )
-    owner = target.hub if isinstance(target, ChannelsTarget) else target
+    owner = target.hub if isinstance(target, ChannelsTarget | HubTarget) else target
     hub = owner if isinstance(owner, Hub) else None
     if not isinstance(target, Hub) and settings.page:
         raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
@@ -413,8 +413,6 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
             # A user's Hub may have subscribers in other processes.
             counts = settings.target is None and settings.redis is None
             endpoints = Endpoints(target, rules, is_worker=settings.is_worker, counts=counts)
-            options["select_subprotocol"] = endpoints.select_subprotocol
-            target = endpoints.make_socket
         plain = PlainRequests(
             settings.health,
             settings.make_static_files(),
@@ -422,7 +420,7 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
             rules.refuse_client if endpoints is None else endpoints.process_request,
         )
         options["process_request"] = plain.process_request
-        async with serve(target, settings.host, settings.port, **options) as server:
+        async with serve(endpoints or target, settings.host, settings.port, **options) as server:
             plain.server = server
             if endpoints is not None:
                 endpoints.server = server

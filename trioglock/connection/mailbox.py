@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import trio
 
@@ -25,6 +25,8 @@ from ._sync import NO_WAITERS
 from .background import Background
 
 __all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "run_now"]
+
+T = TypeVar("T")
 
 Job: TypeAlias = Callable[[], Awaitable[None]]
 """Runs a hook. Must not raise anything except Cancelled."""
@@ -234,12 +236,13 @@ async def _run_call(
         pending_call.fail(error)
 
 
-def run_now(job: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that does not suspend."""
+def run_now(job: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that does not suspend, and return its result."""
     try:
         job.send(None)
-    except StopIteration:
-        return
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
     job.close()
     raise AssertionError("a plain hook cannot suspend")
 

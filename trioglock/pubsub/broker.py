@@ -23,6 +23,7 @@ from .history import (
     join_retentions,
 )
 from .message import INCOMING, TOPIC_PREFIX, Event, Message
+from .patterns import ChannelFilter
 
 __all__ = ["HISTORY_SECONDS", "Broker", "BrokerSession", "Deliver", "MemoryBroker"]
 
@@ -83,6 +84,45 @@ class BrokerSession(ABC):
             Whether it was published. The default does nothing and returns False.
         """
         return False
+
+    def subscribe(self, channels: ChannelFilter) -> None:  # noqa: B027 - the default
+        """Called when a channel or a pattern gets its first subscriber. It must not wait.
+
+        The default does nothing, for a broker that delivers every message of the hub. Broadcasts
+        are delivered in any case.
+
+        Args:
+            channels: a channel, or a pattern if its ``channel`` is None.
+        """
+
+    def unsubscribe(self, channels: ChannelFilter) -> None:  # noqa: B027 - the default
+        """Called when the last subscriber of a channel or a pattern has left.
+
+        Garbage collection may call it, at any time and in any thread: it must not use trio.
+
+        Args:
+            channels: as for :meth:`subscribe`.
+        """
+
+    def is_subscribed(self, channels: ChannelFilter) -> bool:  # noqa: ARG002 - the default
+        """Whether every message that is published from now on is delivered, or else a gap.
+
+        Args:
+            channels: as for :meth:`subscribe`.
+        """
+        return True
+
+    async def wait_subscribed(self, channels: ChannelFilter) -> None:  # noqa: ARG002 - the default
+        """Wait until the broker delivers every message that is published from now on.
+
+        Args:
+            channels: as for :meth:`subscribe`.
+
+        Raises:
+            BrokerUnavailable: the broker did not confirm the subscription in time.
+            BrokerError: the broker returned an error, for example because of its permissions.
+        """
+        await trio.lowlevel.checkpoint()
 
     def has_history(self, channel: str) -> bool:
         """Whether the messages of a channel are kept.

@@ -151,7 +151,7 @@ class MessageHistory(ABC):
     """The latest messages of each channel of a hub."""
 
     last: str = "0-0"
-    """The id of the newest message that the hub has received, of any channel. A subscriber that
+    """The id up to which the hub has received all messages of its subscribers. A subscriber that
     has received all messages up to now resumes after this id, even if it has received none."""
 
     def advance(self, message_id: str) -> None:

@@ -15,6 +15,7 @@ from .._scope import open_scope
 from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
 from ..frames import BytesLike
+from ..server import ServeTarget
 from ..telemetry.hubs import open_hubs
 from .broker import Broker, BrokerSession, MemoryBroker
 from .history import FindRetention, MessageHistory, Retention
@@ -38,7 +39,7 @@ from .message import (
 )
 from .patterns import ChannelFilter
 from .queue import SubscriberOverflow, make_queue
-from .socket import EventEncoders, HubSocket
+from .socket import EventEncoders, HubSocket, HubTarget
 from .subscribers import Counters, Subscriber, SubscriberRegistry
 from .subscription import LoopSubscriber, Subscription
 
@@ -210,6 +211,8 @@ class Hub:
                 service(session, nursery)
             open_hubs.add(self)
             try:
+                for channels in self._registry.filters():
+                    await session.wait_subscribed(channels)
                 yield
             finally:
                 open_hubs.discard(self)
@@ -317,7 +320,7 @@ class Hub:
                 because the broker was unreachable, or the queue or the history was too short.
             after: id of the last message already seen. The messages after it come first, as far
                 back as the broker's history goes; if some are missing, a Gap precedes them. To
-                begin after the messages published so far, pass ``hub.history.last``.
+                begin after the messages that the hub has received, pass ``hub.history.last``.
             max_queue: maximum number of messages in the queue; by default that of the hub.
             overflow: what happens when the queue is full; by default as set for the hub.
 
@@ -333,17 +336,28 @@ class Hub:
             max_bytes=self.max_queue_bytes,
             gaps=gaps,
         )
-        subscriber = LoopSubscriber(channels, queue, self.counters, session.history)
+        subscriber = LoopSubscriber(channels, queue, self.counters, session)
         if after is not None:
             if session.history is None:
                 raise UsageError(NO_HISTORY)
             subscriber.resume_after(after)
-        return self._add(subscriber, channels)
+        return self._add_loop(subscriber, channels)
 
-    def _add(self, subscriber: LoopSubscriber, channels: ChannelFilter | None) -> Subscription[Any]:
-        self._registry.add(subscriber, channels)
-        channel = None if channels is None else channels.channel
-        return Subscription(subscriber, partial(self._registry.remove, subscriber, channel))
+    def _add(self, subscriber: Subscriber, channels: ChannelFilter | None) -> None:
+        session = self._open_session()
+        if self._registry.add(subscriber, channels) and channels is not None:
+            session.subscribe(channels)
+
+    def _remove(self, subscriber: Subscriber, channels: ChannelFilter | None) -> None:
+        is_last = self._registry.remove(subscriber, channels)
+        if is_last and channels is not None and self._session is not None:
+            self._session.unsubscribe(channels)
+
+    def _add_loop(
+        self, subscriber: LoopSubscriber, channels: ChannelFilter | None
+    ) -> Subscription[Any]:
+        self._add(subscriber, channels)
+        return Subscription(subscriber, partial(self._remove, subscriber, channels))
 
     @property
     def history(self) -> MessageHistory:
@@ -407,14 +421,13 @@ class Hub:
                 max_bytes=self.max_queue_bytes,
                 gaps=channels is None,
             )
-            history = self._open_session().history
             subscriber = LoopSubscriber(
-                channels or ChannelFilter(EVERYONE), queue, self.counters, history
+                channels or ChannelFilter(EVERYONE), queue, self.counters, self._open_session()
             )
-            events = self._add(subscriber, channels)
+            events = self._add_loop(subscriber, channels)
             self._nursery.start_soon(run_listener, listener.function, events, self.counters)
         else:
-            self._registry.add(PlainListener(listener, self.counters), channels)
+            self._add(PlainListener(listener, self.counters), channels)
 
     def _add_service(self, service: Service) -> None:
         """Start tasks when the hub opens. They are cancelled when it closes.
@@ -455,12 +468,30 @@ class Hub:
         assert history is not None, "a class has a history"
         return history
 
-    def socket(self) -> HubSocket:
-        """Return a Socket for one client, for ``serve(hub.socket, ...)``."""
-        return HubSocket(self)
+    @property
+    def socket(self) -> ServeTarget:
+        """The target for :func:`trioglock.serve` or :class:`trioglock.asgi.WebSocketApp`."""
+        return HubTarget(self, HubSocket)
+
+    def socket_of(self, make_socket: Callable[[Hub], HubSocket]) -> ServeTarget:
+        """Return a target like :attr:`socket` for your own subclass of :class:`HubSocket`.
+
+        Args:
+            make_socket: the class, or a function that is called with this hub for each client.
+
+        Raises:
+            InvalidOption: ``make_socket`` is not callable.
+        """
+        if not callable(make_socket):
+            raise InvalidOption(
+                f"make_socket must be a subclass of HubSocket, not {describe_value(make_socket)}"
+            )
+        return HubTarget(self, make_socket)
 
     def join(self, subscriber: Subscriber, channel: str) -> None:
         """Add your own :class:`Subscriber` to a channel.
+
+        It receives every message that is published after :meth:`wait_subscribed`.
 
         Args:
             subscriber: receives the messages.
@@ -469,8 +500,31 @@ class Hub:
         Raises:
             UsageError: the hub is not open.
         """
-        self._open_session()
-        self._registry.add(subscriber, ChannelFilter(channel, literal=True))
+        self._add(subscriber, ChannelFilter(channel, literal=True))
+
+    def is_subscribed(self, channel: str) -> bool:
+        """Whether a subscriber receives all messages from now on, or a gap.
+
+        Args:
+            channel: as passed to :meth:`join`.
+
+        Raises:
+            UsageError: the hub is not open.
+        """
+        return self._open_session().is_subscribed(ChannelFilter(channel, literal=True))
+
+    async def wait_subscribed(self, channel: str) -> None:
+        """Wait until the broker has confirmed the subscription to a channel.
+
+        Args:
+            channel: as passed to :meth:`join`.
+
+        Raises:
+            BrokerUnavailable: the broker did not confirm it in time.
+            BrokerError: the broker returned an error.
+            UsageError: the hub is not open.
+        """
+        await self._open_session().wait_subscribed(ChannelFilter(channel, literal=True))
 
     def leave(self, subscriber: Subscriber, channel: str) -> None:
         """Remove a subscriber; do nothing if it has not joined.
@@ -479,7 +533,7 @@ class Hub:
             subscriber: as passed to :meth:`join`.
             channel: as passed to :meth:`join`.
         """
-        self._registry.remove(subscriber, channel)
+        self._remove(subscriber, ChannelFilter(channel, literal=True))
 
     def statistics(self) -> HubStatistics:
         """Return the current counters; any thread may call it."""

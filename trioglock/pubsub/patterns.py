@@ -100,12 +100,14 @@ class ChannelFilter:
         everyone: whether broadcasts are included.
     """
 
-    __slots__ = ("_everyone", "_matches", "channel")
+    __slots__ = ("_everyone", "_matches", "channel", "pattern")
 
     def __init__(self, pattern: str, *, literal: bool = False, everyone: bool = True) -> None:
         is_channel = literal or not is_pattern(pattern)
         self.channel: str | None = pattern if is_channel else None
         """The channel; None for a pattern."""
+        self.pattern: str = pattern
+        """The channel or the pattern."""
         self._everyone = everyone
         self._matches: Matcher = pattern.__eq__ if is_channel else compile_pattern(pattern)
 

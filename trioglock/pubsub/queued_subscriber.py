@@ -128,6 +128,7 @@ class QueuedSubscriber(Subscriber):
         history, finished = self._history, False
         self._is_reading, self._overrun = True, False
         try:
+            await self._wait_subscribed()
             missed = await history.after(self._behind, self.channels, self._page.count)
             finished = True
         except (BrokerUnavailable, BrokerError):
@@ -150,6 +151,9 @@ class QueuedSubscriber(Subscriber):
         else:
             self._behind, self._skip_until = None, last
             self.queue.discard(last)
+
+    async def _wait_subscribed(self) -> None:
+        """Wait until the messages that follow those in the history are received."""
 
     def clear(self) -> None:
         """Discard all events."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
+from .._redact import label, redact_line
 from ..connection import Connection
 from ..connection.fanout import Fanout
 from ..disconnect import Disconnect
@@ -21,22 +22,27 @@ from ..errors import (
 )
 from ..frames import Close, Data, PreparedMessage
 from ..hooks import ConnectionInfo, MaybeAwaitable, Reply, Socket
-from ..transports.urls import split_url
+from ..http import Request, Response
+from ..server import HandshakeTarget
 from .history import MessageHistory, format_id, parse_id
 from .message import INCOMING, TOPIC_PREFIX, Event, Gap, Message, check_channel
 from .patterns import ChannelFilter
 from .queue import make_queue
 from .queued_subscriber import QueuedSubscriber
+from .reservation import Reservation
 
 if TYPE_CHECKING:
     from .hub import Hub
 
-__all__ = ["ClientSubscriber", "EventEncoders", "HubSocket"]
+__all__ = ["ClientSubscriber", "EventEncoders", "HubSocket", "HubTarget"]
 
 _logger = logging.getLogger("trioglock.pubsub")
 
 TRY_AGAIN_LATER = 1013
 """Registered with IANA for RFC 6455, section 7.4.2."""
+
+RETRY_AFTER = 5
+"""Seconds after which a client may try again."""
 
 
 class EventFrames:
@@ -193,7 +199,8 @@ class HubSocket(Socket[ClientSubscriber | None]):
     """Subscribes a client to a channel, and publishes its messages on ``incoming``.
 
     The path is the channel: ``ws://.../news`` receives ``news`` and broadcasts, ``ws://.../``
-    only broadcasts.
+    only broadcasts. The broker has confirmed the subscription before the client learns that the
+    connection is open.
 
     With a query ``?after=`` the client receives JSON: first ``{"subscribed": channel, "id": ...}``
     with the id after which it receives all messages, then messages as ``{"id": ..., "channel": ...,
@@ -202,7 +209,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
     goes back. An id is null without a history.
 
     Override :meth:`channel_of` to choose the channel differently, and ``handle_receive`` to handle
-    messages differently.
+    messages differently, and pass the class to :meth:`Hub.socket_of`.
 
     Args:
         hub: an open hub.
@@ -212,50 +219,74 @@ class HubSocket(Socket[ClientSubscriber | None]):
 
     def __init__(self, hub: Hub) -> None:
         self.hub: Hub = hub
+        self._reservation: Reservation | None = None  # until the connection is open
+        self._after: str | None = None
+        self._refusal: Close | None = None
 
-    def channel_of(self, info: ConnectionInfo) -> str:
+    def channel_of(self, request: Request) -> str:
         """Return the channel of a client: by default the path without its first slash.
 
         Args:
-            info: the connection, as in ``init_stream``.
+            request: the request of the client.
 
         Raises:
             InvalidOption: the client may not subscribe to the channel. The connection is closed
                 with code 1008 and the message of the exception.
         """
-        channel = check_channel(unquote(split_url(info.url).path)[1:])
+        channel = check_channel(unquote(request.path)[1:])
         if channel == INCOMING or channel.startswith(TOPIC_PREFIX):
             raise InvalidOption(f"clients cannot subscribe to {channel!r}")
         return channel
 
-    def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
-        """Subscribe the client; return None if :meth:`handle_connect` has to refuse it."""
+    async def _subscribe(self, request: Request) -> None:
+        """Subscribe a client that will connect.
+
+        Raises:
+            UsageError: the hub is not open.
+            BrokerUnavailable, BrokerError: the broker has not confirmed the subscription.
+        """
         try:
-            channel = self.channel_of(info)
-            after = parse_qs(split_url(info.url).query or "", keep_blank_values=True).get("after")
+            channel = self.channel_of(request)
+        except InvalidOption as error:
+            # The reason of a Close frame has at most 123 bytes (RFC 6455, section 5.5.1).
+            self._refusal = Close(1008, str(error).encode()[:123].decode(errors="ignore"))
+            return
+        after = parse_qs(request.query, keep_blank_values=True).get("after")
+        self._after = None if after is None else after[-1]
+        self._reservation = Reservation(self.hub, channel)
+        await self._reservation.confirm()
+
+    def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
+        """Start sending messages to the client; return None if it is refused."""
+        reservation, self._reservation = self._reservation, None
+        if reservation is None:
+            if self._refusal is None:
+                raise UsageError("serve hub.socket, or hub.socket_of(...) for your own HubSocket")
+            return None
+        channel, after = reservation.channel, self._after
+        try:
             client = ClientSubscriber(self.hub, info.connection, channel, as_json=after is not None)
             self.hub.join(client, channel)
-        except (InvalidOption, UsageError):
+        except UsageError:
+            self._refusal = Close(TRY_AGAIN_LATER, "the hub is closed")
             return None
-        if after and after[-1]:
-            client.resume(after[-1])
+        reservation.release()
+        if after:
+            client.resume(after)
         return client
 
     def handle_connect(
-        self, info: ConnectionInfo, state: ClientSubscriber | None
+        self,
+        info: ConnectionInfo,  # noqa: ARG002 - a hook
+        state: ClientSubscriber | None,
     ) -> MaybeAwaitable[tuple[Any, ClientSubscriber | None]]:
         """Confirm the subscription, or close a client that cannot subscribe."""
-        if state is not None:
-            if not state.as_json:
-                return None, state
-            confirmation = {"subscribed": state.channel, "id": state.start}
-            return Reply(json.dumps(confirmation, ensure_ascii=False)), state
-        try:
-            self.channel_of(info)
-        except InvalidOption as error:
-            # The reason of a Close frame has at most 123 bytes (RFC 6455, section 5.5.1).
-            return Close(1008, str(error).encode()[:123].decode(errors="ignore")), None
-        return Close(TRY_AGAIN_LATER, "the hub is closed"), None
+        if state is None:
+            return self._refusal, None
+        if not state.as_json:
+            return None, state
+        confirmation = {"subscribed": state.channel, "id": state.start}
+        return Reply(json.dumps(confirmation, ensure_ascii=False)), state
 
     async def handle_receive(
         self, frame: Data, state: ClientSubscriber | None
@@ -289,3 +320,51 @@ class HubSocket(Socket[ClientSubscriber | None]):
         if state is not None:
             self.hub.leave(state, state.channel)
         return None
+
+
+class HubTarget(HandshakeTarget):
+    """The target of ``serve()`` for a hub.
+
+    Args:
+        hub: the hub.
+        make_socket: creates the Socket of a client.
+    """
+
+    _codec_hint = "encode the messages that you publish"
+
+    def __init__(self, hub: Hub, make_socket: Callable[[Hub], HubSocket]) -> None:
+        self.hub: Hub = hub
+        self._make = make_socket
+
+    @property
+    def has_default_socket(self) -> bool:
+        """Whether it is :attr:`Hub.socket`."""
+        return self._make is HubSocket
+
+    def _select_subprotocol(
+        self,
+        request: Request,  # noqa: ARG002 - the interface
+        offered: Sequence[str],  # noqa: ARG002
+    ) -> str | None:
+        return None
+
+    async def _admit(self, request: Request) -> object:
+        socket = self._make(self.hub)
+        if not isinstance(socket, HubSocket):
+            raise InvalidOption(f"{label(self._make)} must return a HubSocket, not {socket!r}")
+        try:
+            await socket._subscribe(request)  # noqa: SLF001 - the same file
+        except (UsageError, BrokerUnavailable, BrokerError) as error:
+            return refuse_temporarily(request, error)
+        return socket
+
+    def _make_socket(self, admitted: object) -> Socket[Any, Any]:
+        assert isinstance(admitted, HubSocket)
+        return admitted
+
+
+def refuse_temporarily(request: Request, error: Exception) -> Response:
+    """Log why a client cannot be subscribed at the moment; return the response."""
+    name = request.peer or "a client"
+    _logger.info("%s: refused with 503: %s", name, redact_line(str(error)))
+    return Response(503, "try again later\n", {"Retry-After": str(RETRY_AFTER)})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .message import EVERYONE, TOPIC_PREFIX, Event, Gap, Message
-from .patterns import ChannelFilter
+from .patterns import ChannelFilter, compile_pattern
 
 __all__ = ["Counters", "Subscriber", "SubscriberRegistry"]
 
@@ -51,7 +51,7 @@ class SubscriberRegistry:
         self._all: dict[Subscriber, None] = {}
         self._gaps_only: dict[Subscriber, None] = {}
         self._channels: dict[str, dict[Subscriber, None]] = {}
-        self._patterns: dict[Subscriber, ChannelFilter] = {}
+        self._patterns: dict[str, dict[Subscriber, None]] = {}
 
     def __len__(self) -> int:
         return len(self._all) + len(self._gaps_only)
@@ -67,26 +67,48 @@ class SubscriberRegistry:
         # Copies: another thread may ask for it.
         return sum(subscriber.queued_bytes for subscriber in (*self._all, *self._gaps_only))
 
-    def add(self, subscriber: Subscriber, channels: ChannelFilter | None) -> None:
-        """Add a subscriber to channels; with None, to gaps only."""
+    def filters(self) -> list[ChannelFilter]:
+        """The channels and patterns that have subscribers."""
+        channels = [ChannelFilter(channel, literal=True) for channel in self._channels]
+        return [*channels, *map(ChannelFilter, self._patterns)]
+
+    def _table(self, channels: ChannelFilter) -> dict[str, dict[Subscriber, None]]:
+        return self._patterns if channels.channel is None else self._channels
+
+    def add(self, subscriber: Subscriber, channels: ChannelFilter | None) -> bool:
+        """Add a subscriber to channels; with None, to gaps only.
+
+        Returns:
+            Whether it is the first subscriber of this channel or pattern.
+        """
         if channels is None:
             self._gaps_only[subscriber] = None
-            return
+            return False
         self._all[subscriber] = None
-        if channels.channel is not None:
-            self._channels.setdefault(channels.channel, {})[subscriber] = None
-        else:
-            self._patterns[subscriber] = channels
+        table = self._table(channels)
+        members = table.get(channels.pattern)
+        if members is not None:
+            members[subscriber] = None
+            return False
+        table[channels.pattern] = {subscriber: None}
+        return True
 
-    def remove(self, subscriber: Subscriber, channel: str | None) -> None:
-        """Remove a subscriber, if it is present, from its channel or pattern."""
+    def remove(self, subscriber: Subscriber, channels: ChannelFilter | None) -> bool:
+        """Remove a subscriber, if it is present, from its channel or pattern.
+
+        Returns:
+            Whether it was the last subscriber of this channel or pattern.
+        """
         self._all.pop(subscriber, None)
         self._gaps_only.pop(subscriber, None)
-        self._patterns.pop(subscriber, None)
-        if channel is not None and (members := self._channels.get(channel)) is not None:
-            members.pop(subscriber, None)
-            if not members:
-                del self._channels[channel]
+        if channels is None:
+            return False
+        table = self._table(channels)
+        members = table.get(channels.pattern)
+        if members is None:
+            return False
+        members.pop(subscriber, None)
+        return not members and table.pop(channels.pattern, None) is not None
 
     def _find(self, channel: str) -> list[Subscriber]:
         # Copies: garbage collection may remove a subscription at any time.
@@ -94,8 +116,9 @@ class SubscriberRegistry:
             return list(self._all)
         found = list(self._channels.get(channel, ()))
         if self._patterns:
-            patterns = list(self._patterns.items())
-            found += [subscriber for subscriber, matches in patterns if matches(channel)]
+            for pattern, members in list(self._patterns.items()):
+                if compile_pattern(pattern)(channel):
+                    found += list(members)
         return found
 
     def deliver(self, message: Message) -> int:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar, cast
 import trio
 
 from ..errors import SlowConsumer
-from .history import MessageHistory
+from .broker import BrokerSession
 from .message import Event, Gap
 from .patterns import ChannelFilter
 from .queue import MessageQueue
@@ -32,9 +32,10 @@ class LoopSubscriber(QueuedSubscriber):
         channels: ChannelFilter,
         queue: MessageQueue,
         counters: Counters,
-        history: MessageHistory | None,
+        session: BrokerSession,
     ) -> None:
-        super().__init__(channels, queue, counters, history)
+        super().__init__(channels, queue, counters, session.history)
+        self.session: BrokerSession = session
         self.ended: bool = False
         self.too_slow: bool = False
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
@@ -54,6 +55,10 @@ class LoopSubscriber(QueuedSubscriber):
         if self.queue.half_full:
             self.counters.nearly_full += 1
 
+    async def _wait_subscribed(self) -> None:
+        if not self.session.is_subscribed(self.channels):
+            await self.session.wait_subscribed(self.channels)
+
     def end(self) -> None:
         self.ended = True
         self.changed.unpark_all()
@@ -62,10 +67,12 @@ class LoopSubscriber(QueuedSubscriber):
 class Subscription(Generic[EventT]):
     """An async iterator over messages, returned by :meth:`Hub.subscribe`.
 
-    It receives messages from its creation until :meth:`close`, or until it is garbage collected.
-    As a context manager it closes at the end of the block::
+    It receives the messages that this process publishes after its creation, and those of other
+    processes after :meth:`ready`, until :meth:`close` or until it is garbage collected. As a
+    context manager it closes at the end of the block::
 
         with hub.subscribe("news/*") as news:
+            await news.ready()
             async for message in news: ...
 
     The loop ends when the hub closes. Cancelling the iteration loses no message.
@@ -83,6 +90,17 @@ class Subscription(Generic[EventT]):
     def __len__(self) -> int:
         """Number of messages and gaps ready to be read; more may follow from the history."""
         return len(self._subscriber)
+
+    async def ready(self) -> None:
+        """Wait until the broker has confirmed the subscription.
+
+        Every message that any process publishes afterwards is received.
+
+        Raises:
+            BrokerUnavailable: the broker did not confirm it in time.
+            BrokerError: the broker returned an error.
+        """
+        await self._subscriber.session.wait_subscribed(self._subscriber.channels)
 
     def __aiter__(self) -> Subscription[EventT]:
         return self

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 from collections.abc import Sequence
-from contextvars import ContextVar
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -15,8 +14,9 @@ import trio
 
 from ...hooks import Socket
 from ...http import Request, Response
-from ...pubsub import Hub
-from ...server import Server
+from ...pubsub import Hub, HubSocket
+from ...pubsub.socket import HubTarget
+from ...server import HandshakeTarget, Server
 from .access import AccessRules
 from .sockets import LIVE, PUBLISH, PageSocket, PublishingSocket
 
@@ -35,12 +35,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-# The handshake of a client and the creation of its Socket run in the same task.
-_accepted: ContextVar[tuple[str, Request] | None] = ContextVar("_accepted", default=None)
 
-
-class Endpoints:
-    """Arguments of :func:`trioglock.serve` that add the page and publishers to a hub.
+class Endpoints(HandshakeTarget):
+    """A target for :func:`trioglock.serve` that adds the page and publishers to a hub.
 
     Pages and publishers identify themselves by their subprotocol. All other clients are browsers
     of the hub, whatever their path.
@@ -52,10 +49,13 @@ class Endpoints:
         counts: whether all subscribers of the hub are in this process.
     """
 
+    _codec_hint = "encode the messages that you publish"
+
     def __init__(self, hub: Hub, rules: AccessRules, *, is_worker: bool, counts: bool) -> None:
         self.server: Server | None = None
         """Set this once the server is open."""
         self._hub = hub
+        self._browsers = HubTarget(hub, HubSocket)
         self._rules = rules
         self._is_worker = is_worker
         self._counts = counts
@@ -64,20 +64,17 @@ class Endpoints:
 
     def process_request(self, request: Request) -> Response | None:
         """Return the page or a refusal; None for a WebSocket that may connect."""
-        _accepted.set(None)
         if "Upgrade" in request.headers:
-            offered = request.headers.get("Sec-WebSocket-Protocol", "")
-            return self._refuse(request, [name.strip() for name in offered.split(",")])
+            return self._refuse(request, offered_subprotocols(request))
         is_page = request.path == "/" and request.method in ("GET", "HEAD")
         if not is_page or not self._rules.has_page:
             return None
         return self._rules.refuse_page(request) or _page_response(request)
 
-    def select_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
+    def _select_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
         """Select the subprotocol of pages or publishers, if the client offers and may use it."""
         for name in (LIVE, PUBLISH):
             if name in offered and self._refuse(request, [name]) is None:
-                _accepted.set((name, request))
                 return name
         return None
 
@@ -88,12 +85,16 @@ class Endpoints:
             return self._rules.refuse_publisher(request)
         return self._rules.refuse_client(request)
 
-    def make_socket(self) -> Socket[Any, Any]:
-        """Create the Socket of the client that this task has accepted."""
-        accepted = _accepted.get()
-        if accepted is None:
-            return self._hub.socket()
-        name, request = accepted
+    async def _admit(self, request: Request) -> object:
+        name = self._select_subprotocol(request, offered_subprotocols(request))
+        if name is None:
+            return await self._browsers._admit(request)  # noqa: SLF001 - the same interface
+        return name, request
+
+    def _make_socket(self, admitted: object) -> Socket[Any, Any]:
+        if not isinstance(admitted, tuple):
+            return self._browsers._make_socket(admitted)  # noqa: SLF001
+        name, request = admitted
         if name == PUBLISH:
             return PublishingSocket(self._hub, counts=self._counts)
         is_local, needs_token = self._rules.is_local(request), self._rules.needs_token
@@ -116,6 +117,12 @@ class Endpoints:
             own = (LIVE, PUBLISH)
             self._count = sum(conn.subprotocol not in own for conn in self.server.connections)
         return self._count
+
+
+def offered_subprotocols(request: Request) -> list[str]:
+    """Return the subprotocols that a client offers."""
+    offered = request.headers.get("Sec-WebSocket-Protocol", "")
+    return [name.strip() for name in offered.split(",")]
 
 
 def _page_response(request: Request) -> Response:

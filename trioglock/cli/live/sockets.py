@@ -228,7 +228,7 @@ class PageSocket(PublishingSocket):
             else:
                 self._resumed = True
                 return events
-        return self._subscribe_to_all()
+        return self._subscribe_to_all(self._start)
 
     def _subscribe_to_all(self, after: str | None = None) -> Subscription[Message | Gap]:
         return self._hub.subscribe(

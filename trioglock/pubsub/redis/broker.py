@@ -19,21 +19,23 @@ from ..history import FindRetention, Retention, check_history, join_retentions
 from .address import parse_redis_url
 from .connection import RedisTimings
 from .discovery import SentinelDiscovery, open_discovery
-from .history import RedisHistory, RedisSession
+from .history import RedisHistory
 from .pipeline import CommandPipeline
 from .pubsub import PubSubReceiver
 from .scripts import HubKeys
 from .sentinel import SentinelWatch
+from .session import RedisSession
 
 __all__ = ["RedisBroker"]
 
 
 class RedisBroker(Broker):
-    """A broker that uses a Redis server's PUBLISH and PSUBSCRIBE, and its streams for a history.
+    """A broker that uses a Redis server's PUBLISH and SUBSCRIBE, and its streams for a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
-    ``trioglock/news`` or, with a history, ``{trioglock}/news``. The hub always subscribes to
-    ``trioglock*``, as in sock-drawer: any program that can PUBLISH can send messages to the hub.
+    ``trioglock/news`` or, with a history, ``{trioglock}/news``. A process subscribes to both names
+    of the channels that have subscribers in it: as in sock-drawer, any program that can PUBLISH can
+    send messages to the hub.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
@@ -44,12 +46,13 @@ class RedisBroker(Broker):
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
             ``unix://[[user]:password@]/path[?db=n]``: the address of a master, or one that always
-            leads to the master. Redis Cluster is supported only without a history. With Redis
-            Sentinel, ``redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db]``,
-            or ``rediss+sentinel://`` for TLS to the sentinels and the servers: the hosts are those
-            of sentinels, the name is that of the master, and the credentials are those for the
-            master. Sentinels that require a password of their own:
-            ``?sentinel_password=...``, with ``&sentinel_username=...``.
+            leads to the master. With Redis Sentinel,
+            ``redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db]``: the hosts
+            are those of sentinels, the name is that of the master, and the credentials are those
+            for the master. Credentials for the sentinels:
+            ``?sentinel_password=...&sentinel_username=...``. With Redis Cluster,
+            ``redis+cluster://[[user]:password@]host[:port][,host[:port]...]``, with one or more of
+            the nodes. ``rediss+sentinel://`` and ``rediss+cluster://`` for TLS to all servers.
         history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history,
             and topics of :mod:`trioglock.channels` have their own. Other programs publish with
@@ -58,7 +61,8 @@ class RedisBroker(Broker):
         history_seconds: how long the messages of the history are kept; None for no limit.
         ssl_context: for TLS; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
-        publish_timeout: seconds that publishing a message may take; None for no limit.
+        publish_timeout: seconds that publishing a message, or confirming a subscription, may take;
+            None for no limit.
         health_interval: seconds of silence before a health check.
         health_timeout: seconds to wait for any reply.
         backoff: delays between attempts to reconnect, which never stop.
@@ -105,7 +109,7 @@ class RedisBroker(Broker):
     async def open(
         self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
-        address, timings, keys = open_discovery(self._address), self._timings, HubKeys(name)
+        address, timings, keys = open_discovery(self._address, name), self._timings, HubKeys(name)
         has_history = not (self._retention is None and find_retention is None)
         commands = CommandPipeline(address, timings, keys.ids if has_history else None)
         retention = join_retentions(self._retention, find_retention)
@@ -121,12 +125,13 @@ class RedisBroker(Broker):
                     nursery.start_soon(watch.run)
             await self._wait_subscribed(receiver)
             try:
-                session = RedisSession(commands, keys, retention)
+                session = RedisSession(commands, receiver, keys, retention)
                 session.history = None if self._retention is None else history
                 session.topic_history = None if find_retention is None else history
                 yield session
             finally:
                 commands.close()
+                receiver.close()
 
     async def _wait_subscribed(self, receiver: PubSubReceiver) -> None:
         with PeerTimeout(self._timings.open_timeout):

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from ...frames import Data
-from ..broker import BrokerSession
 from ..history import (
     MAX_NUMBER,
     FindRetention,
@@ -24,9 +23,9 @@ from ..message import Message
 from ..patterns import ChannelFilter
 from .connection import Argument
 from .pipeline import CommandPipeline
-from .scripts import PUBLISH, HubKeys, publish_arguments
+from .scripts import HubKeys
 
-__all__ = ["RedisHistory", "RedisSession", "decode_data"]
+__all__ = ["RedisHistory", "decode_data"]
 
 GREATEST = (2**63, 0)
 """A position after all messages."""
@@ -53,14 +52,6 @@ class RedisHistory(MessageHistory):
 
     def _retention(self, channel: str) -> Retention:
         return self.find_retention(channel) or UNLIMITED
-
-    async def read_ids(self) -> tuple[str, str]:
-        """Return the newest id of any channel, and the one with which the history began."""
-        [ids] = await self._commands.read(
-            [("HMGET", self._keys.ids, "last", "born")], waits_for_partner=False
-        )
-        last, born = (one.decode() if one else "0-0" for one in ids)
-        return last, born
 
     async def after(
         self,
@@ -167,30 +158,6 @@ class RedisHistory(MessageHistory):
 
 CLOCK_LEAD = 60_000
 """Milliseconds by which the ids may be ahead of the clock after a change of the master."""
-
-
-class RedisSession(BrokerSession):
-    """Publishes with PUBLISH, or with a script that also adds the message to the history."""
-
-    def __init__(
-        self, commands: CommandPipeline, keys: HubKeys, find_retention: FindRetention
-    ) -> None:
-        self._commands = commands
-        self._keys = keys
-        self.find_retention: FindRetention = find_retention
-
-    @property
-    def is_up(self) -> bool:
-        receiver = self._commands.partner
-        return self._commands.is_up and receiver is not None and receiver.is_up
-
-    async def publish(self, channel: str, data: Data) -> None:
-        retention = self.find_retention(channel)
-        if retention is None:
-            await self._commands.request("PUBLISH", self._keys.plain(channel), data)
-            return
-        names, arguments = publish_arguments(self._keys, channel, data, *retention)
-        await self._commands.run_script(PUBLISH, names, arguments)
 
 
 def _oldest_kept(time: Any, seconds: float | None) -> Position:

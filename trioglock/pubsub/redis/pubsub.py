@@ -1,18 +1,18 @@
-"""Receiving messages with PSUBSCRIBE."""
+"""Receiving messages with SUBSCRIBE and PSUBSCRIBE."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from collections.abc import Awaitable, Iterable, Iterator
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import trio
 
 from ..._text import seconds_text
 from ..._timer import PeerTimeout
-from ...errors import BrokerUnavailable
+from ...errors import BrokerError, BrokerUnavailable
 from ..broker import Deliver
 from ..history import MissedMessages, PageSize, Position, parse_id
 from ..message import EVERYONE, INCOMING, Event, Gap, Message
@@ -26,6 +26,7 @@ from .connection import (
 )
 from .discovery import Discovery
 from .history import RedisHistory, decode_data
+from .interest import Interest
 from .scripts import HubKeys
 
 __all__ = ["PubSubReceiver"]
@@ -34,7 +35,12 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("trioglock.pubsub")
 
-EVERYTHING = ChannelFilter("*")
+BEGAN_AGAIN = "the history began again, possibly on another server"
+
+BROADCASTS = ChannelFilter(EVERYONE)
+
+Payload: TypeAlias = tuple[bytes, bytes]
+"""The Redis channel of a message, and its payload."""
 
 _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20}-[0-9]{1,20}) ").match
 
@@ -79,40 +85,187 @@ class PubSubReceiver(ReconnectingConnection):
         self._skip_until: Position | None = None  # already read from the history
         self._born = b""  # the id with which the history began
         self._has_plain = False  # messages have arrived that the history should contain
+        self._interest = Interest(keys, has_history=history is not None)
+        self._work = trio.lowlevel.ParkingLot()  # of the task that subscribes
+        self._confirmed = trio.lowlevel.ParkingLot()
+        self._is_closed = False
+        self._ids: list[bytes | None] | None = None  # the newest one, and that of the beginning
+        self._error: Any = None  # among the replies to the current batch
+
+    # Subscriptions.
+
+    def subscribe(self, channels: ChannelFilter) -> None:
+        self._interest.add(channels)
+        if not self._interest.waits:
+            self._work.unpark()
+
+    def unsubscribe(self, channels: ChannelFilter) -> None:
+        # The command is sent with the next subscription, after the next message or after a while.
+        # Nothing is woken, because garbage collection may call this.
+        self._interest.remove(channels)
+
+    def is_subscribed(self, channels: ChannelFilter) -> bool:
+        return not self._is_up or self._interest.is_confirmed(channels)
+
+    async def wait_subscribed(self, channels: ChannelFilter) -> None:
+        """Wait until a subscription is confirmed.
+
+        Raises:
+            BrokerUnavailable: not within ``publish_timeout`` seconds.
+            BrokerError: Redis refuses it.
+        """
+        with PeerTimeout(self.timings.publish_timeout):
+            while not (self._is_up and self._interest.is_confirmed(channels)):
+                error = self._interest.error_of(channels)
+                if error is not None:
+                    raise BrokerError(f"Redis returned an error: {error}")
+                if self._is_closed:
+                    raise BrokerUnavailable("the hub is closed")
+                await self._confirmed.park()
+            return
+        raise BrokerUnavailable(
+            f"Redis at {self.address} did not confirm the subscription within "
+            f"{seconds_text(self.timings.publish_timeout)}"
+        ) from self.failure
+
+    def is_pending(self, channel: str) -> bool:
+        """Whether subscribers in this process would miss a message that is published now."""
+        return self._is_up and self._interest.is_pending(channel)
+
+    async def wait_pending(self, channel: str) -> None:
+        """Wait until subscribers in this process receive messages, or the connection is lost."""
+        while self.is_pending(channel):
+            await self._confirmed.park()
+
+    def close(self) -> None:
+        """Let those fail who wait for a subscription."""
+        self._is_closed = True
+        self._confirmed.unpark_all()
+
+    def mark_up(self) -> None:
+        super().mark_up()
+        self._confirmed.unpark_all()
+
+    def mark_down(self) -> None:
+        super().mark_down()
+        self._confirmed.unpark_all()
+
+    # The connection.
 
     async def use(self, connection: RedisConnection) -> NoReturn:
-        with PeerTimeout(self.timings.health_timeout) as deadline:
-            early = await self._subscribe(connection)
-        if deadline.expired:
-            raise RedisDisconnected("Redis did not confirm the subscription")
+        self._interest.reset()
+        self._ids = None
         if self._history is not None:
-            last, born = await self._ask(self._history.read_ids())
-            self._born = born.encode()
+            # With this version of the protocol, the ids can be read on the same connection.
+            await connection.request("HELLO", 3)
+        early = await self._subscribe_all(connection)
+        if self._history is not None:
+            last, self._born = self._read_ids()
             if not self.subscribed.is_set():
                 self._history.advance(last)
+                self._skip_until = parse_id(last)
         if self.subscribed.is_set():
             await self._catch_up()
         self.mark_up()
         self.subscribed.set()
         self._last_alive = trio.current_time()
         await self._deliver_all(self._parse(early))
-        while True:
-            await self._deliver_all(self._parse(await self._receive(connection)))
+        failure: Exception = RedisDisconnected("the connection to Redis broke")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_batches, connection, nursery.cancel_scope)
+            try:
+                while True:
+                    replies = await self._receive(connection)
+                    await self._deliver_all(self._parse(self._take_all(connection, replies)))
+                    if self._interest.has_changes and not self._interest.waits:
+                        self._work.unpark()
+            except (RedisDisconnected, BrokerError) as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        raise failure
 
-    async def _subscribe(self, connection: RedisConnection) -> list[Any]:
+    async def _subscribe_all(self, connection: RedisConnection) -> list[Payload]:
         """Subscribe, and return the messages that have arrived in the meantime."""
-        plain, with_ids = (connection.pack("PSUBSCRIBE", one) for one in self._keys.patterns)
-        await connection.write(plain + with_ids)
-        confirmed, early = 0, list[Any]()
-        while confirmed < 2:
-            for reply in await connection.receive():
-                if isinstance(reply, list) and reply[0] == b"pmessage":
-                    early.append(reply)
-                    continue
-                if confirmed == 0 or self._history is not None:
-                    connection.check_reply(reply)
-                confirmed += 1  # without a history, the second one may be refused
+        early = list[Payload]()
+        while self._interest.has_changes:
+            await connection.write(self._pack_batch(connection))
+            while self._interest.waits:
+                with PeerTimeout(self.timings.health_timeout) as deadline:
+                    early += self._take_all(connection, await connection.receive())
+                if deadline.expired:
+                    raise RedisDisconnected("Redis did not confirm the subscriptions")
         return early
+
+    async def _write_batches(self, connection: RedisConnection, scope: trio.CancelScope) -> None:
+        """Subscribe to what is wanted, and ask for a sign of life and the newest id regularly."""
+        interest = self._interest
+        try:
+            while True:
+                with trio.move_on_after(self.timings.health_interval):
+                    while interest.waits or not interest.has_changes:
+                        await self._work.park()
+                if not interest.waits:
+                    await connection.write(self._pack_batch(connection))
+        except RedisDisconnected:
+            scope.cancel()
+
+    def _pack_batch(self, connection: RedisConnection) -> bytes:
+        commands: list[Sequence[str]] = [*self._interest.next_batch()]
+        if self._history is not None:
+            # If it is a replica, the id is that of another server.
+            commands += [("HMGET", self._keys.ids, "last", "born"), ("ROLE",)]
+        return b"".join([connection.pack(*command) for command in (*commands, ("PING",))])
+
+    def _take_all(self, connection: RedisConnection, replies: Iterable[Any]) -> Iterator[Payload]:
+        """Apply replies, and yield the channels and payloads of messages."""
+        interest = self._interest
+        for reply in replies:
+            match reply:
+                case [b"message", channel, payload]:
+                    yield channel, payload
+                case [b"pmessage", pattern, channel, payload]:
+                    if interest.is_first(pattern, channel):
+                        yield channel, payload
+                case b"PONG" | [b"pong", _]:
+                    self._end_batch(connection)
+                case [kind, name, int()]:
+                    interest.confirm(kind, name)
+                case [_, _]:
+                    self._ids = reply
+                case [b"slave", *_]:
+                    raise RedisDisconnected(f"Redis at {self.address} is no longer a master")
+                case [b"master", *_]:
+                    pass
+                case _:
+                    try:
+                        connection.check_reply(reply)
+                    except BrokerError:
+                        self._error = self._error or reply
+
+    def _end_batch(self, connection: RedisConnection) -> None:
+        """Apply a complete batch of replies."""
+        error, self._error = self._error, None
+        self._interest.end_batch(error)
+        refused = self._interest.error_of(BROADCASTS)
+        if refused is None and self._history is not None and self._ids is None:
+            refused = error
+        if refused is not None:
+            connection.check_reply(refused)
+        if self._is_up and self._history is not None:
+            last, born = self._read_ids()
+            if born != self._born:
+                raise RedisDisconnected(BEGAN_AGAIN)
+            # All messages up to this id on channels with a subscription have arrived.
+            if parse_id(last) > parse_id(self._history.last):
+                self._history.advance(last)
+        self._confirmed.unpark_all()
+        self._work.unpark()
+
+    def _read_ids(self) -> tuple[str, bytes]:
+        last, born = self._ids or (None, None)
+        if last is None or born is None:
+            raise RedisDisconnected("the history was deleted")
+        return last.decode(), born
 
     async def _catch_up(self) -> None:
         """Deliver the messages missed during an interruption, and a gap if some are lost."""
@@ -124,10 +277,10 @@ class PubSubReceiver(ReconnectingConnection):
         # Messages of channels without a history may always be missing.
         gaps = [Gap(seconds, history.last, None if self._has_plain else INCOMING)]
         missed = MissedMessages((), complete=True, last=history.last, more=True)
-        page = PageSize()
+        page, channels = PageSize(), self._interest.filter()
         while missed.more:
             missed = await self._ask(
-                history.after(missed.last, EVERYTHING, page.count, waits_for_partner=False)
+                history.after(missed.last, channels, page.count, waits_for_partner=False)
             )
             if missed.incomplete and EVERYONE not in missed.incomplete:
                 gaps += [Gap(seconds, missed.start, channel) for channel in missed.incomplete]
@@ -157,16 +310,11 @@ class PubSubReceiver(ReconnectingConnection):
         with trio.move_on_after(self.timings.health_interval):
             return await connection.receive()
         with PeerTimeout(self.timings.health_timeout):
-            await connection.write(connection.pack("PING"))
             return await connection.receive()
         raise RedisDisconnected(f"Redis was silent for {seconds_text(self.timings.health_timeout)}")
 
-    def _parse(self, replies: Iterable[Any]) -> Iterable[Event]:
-        for reply in replies:
-            # ["pmessage", pattern, channel, payload]; other replies answer PSUBSCRIBE and PING.
-            if not isinstance(reply, list) or len(reply) != 4:
-                continue
-            channel, payload = reply[2], reply[3]
+    def _parse(self, messages: Iterable[Payload]) -> Iterator[Event]:
+        for channel, payload in messages:
             if channel.startswith(self._prefix):
                 name = channel[len(self._prefix) :].decode(errors="replace")
                 message = self._parse_with_id(name, payload)
@@ -186,7 +334,7 @@ class PubSubReceiver(ReconnectingConnection):
         if self._history is None:
             return Message(channel, decode_data(data))
         if born != self._born:
-            raise RedisDisconnected("the history began again, possibly on another server")
+            raise RedisDisconnected(BEGAN_AGAIN)
         if self._skip_until is not None:
             if parse_id(message_id) <= self._skip_until:
                 return None

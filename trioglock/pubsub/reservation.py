@@ -1,0 +1,73 @@
+"""Reservations of channels for clients whose opening handshake has not ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .._text import seconds_text
+from .._timer import PeerTimeout
+from ..errors import BrokerUnavailable
+from .message import Event
+from .subscribers import Subscriber
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["CONFIRM_SECONDS", "Reservation"]
+
+CONFIRM_SECONDS = 5.0
+"""Seconds for the broker to confirm the subscription of a client that connects: less than the
+default of ``open_timeout``."""
+
+
+class Reservation:
+    """Keeps a hub subscribed to a channel until :meth:`release`, or until it is garbage collected.
+
+    The handshake that refers to it can fail in many places, and can be cancelled.
+
+    Args:
+        hub: the hub.
+        channel: name of the channel.
+
+    Raises:
+        UsageError: the hub is not open.
+    """
+
+    __slots__ = ("_hub", "_subscriber", "channel")
+
+    def __init__(self, hub: Hub, channel: str) -> None:
+        self.channel: str = channel
+        self._hub = hub
+        self._subscriber = IgnoringSubscriber()
+        hub.join(self._subscriber, channel)
+
+    async def confirm(self) -> None:
+        """Wait until the broker has confirmed the subscription.
+
+        Raises:
+            BrokerUnavailable: it has not confirmed it in time.
+            BrokerError: it returned an error.
+            UsageError: the hub has closed.
+        """
+        with PeerTimeout(CONFIRM_SECONDS):
+            await self._hub.wait_subscribed(self.channel)
+            return
+        raise BrokerUnavailable(
+            "the broker did not confirm a subscription within " + seconds_text(CONFIRM_SECONDS)
+        )
+
+    def release(self) -> None:
+        """End the reservation. Calling it again does nothing."""
+        self._hub.leave(self._subscriber, self.channel)
+
+    __del__ = release
+
+
+class IgnoringSubscriber(Subscriber):
+    """Receives nothing: its client is not connected yet."""
+
+    def put(self, event: Event) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
