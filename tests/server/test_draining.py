@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,7 @@ import trio.testing
 from websockets.exceptions import ConnectionClosed as LibraryConnectionClosed
 from websockets.sync.client import connect as library_connect
 
-from tests.server.helpers import Echo, MakeTransport, on_both, request, serving
+from tests.server.helpers import Echo, MakeTransport, Site, on_both, request, serving
 from trioglock import (
     Backoff,
     Connection,
@@ -31,30 +33,37 @@ from trioglock import (
 
 
 class Closes:
-    """The times at which clients receive their Close frames, in seconds after :meth:`start`."""
+    """Clients, and the times at which they are closed, in seconds after the last :meth:`open`."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: MemoryListener, nursery: trio.Nursery) -> None:
         self.began = 0.0
         self.times: list[float] = []
         self.codes: Counter[int | None] = Counter()
+        self._listener = listener
+        self._nursery = nursery
 
-    async def client(
-        self, listener: MemoryListener, task_status: trio.TaskStatus[Connection[Any]]
-    ) -> None:
-        """Stay until the server closes."""
-        async with connect("ws://memory.test/", stream=listener.open_stream) as conn:
+    async def open(self, number: int) -> list[Connection[Any]]:
+        """Open clients, and start the clock."""
+        clients = [await self._nursery.start(self._run) for _ in range(number)]
+        self.began = trio.current_time()
+        return clients
+
+    async def _run(self, task_status: trio.TaskStatus[Connection[Any]]) -> None:
+        async with connect("ws://memory.test/", stream=self._listener.open_stream) as conn:
             task_status.started(conn)
             await conn.wait_closed()
             self.times.append(trio.current_time() - self.began)
             self.codes[conn.close_code] += 1
 
-    async def open(
-        self, number: int, listener: MemoryListener, nursery: trio.Nursery
-    ) -> list[Connection[Any]]:
-        """Open clients whose ends are recorded, and start the clock."""
-        clients = [await nursery.start(self.client, listener) for _ in range(number)]
-        self.began = trio.current_time()
-        return clients
+
+@asynccontextmanager
+async def open_clients(
+    number: int, target: Any = Echo, **options: Any
+) -> AsyncIterator[tuple[Site, Closes, list[Connection[Any]]]]:
+    """A server with clients whose ends are recorded."""
+    async with serving(target, **options) as site, trio.open_nursery() as nursery:
+        closes = Closes(site.listener, nursery)
+        yield site, closes, await closes.open(number)
 
 
 @on_both
@@ -62,28 +71,18 @@ async def test_clients_are_closed_with_1012_evenly_spread(
     transport: MakeTransport, autojump_clock: object
 ) -> None:
     """Each tenth of the time gets a tenth of them, and no gap differs from the others."""
-    number, drain = 100, 10
-    async with (
-        serving(Echo, drain=drain, transport=transport()) as site,
-        trio.open_nursery() as nursery,
-    ):
-        closes = Closes()
-        await closes.open(number, site.listener, nursery)
+    number, drain = 50, 10
+    async with open_clients(number, drain=drain, transport=transport()) as (site, closes, _):
         site.server.close()
         await site.server.wait_closed()
     assert closes.codes == {1012: number}
     assert closes.times == pytest.approx([at * drain / number for at in range(number)], abs=0.001)
     histogram = Counter(int(seconds + 0.001) for seconds in closes.times)
-    assert histogram == dict.fromkeys(range(10), 10)
+    assert histogram == dict.fromkeys(range(10), 5)
 
 
 async def test_connections_work_until_they_are_closed(autojump_clock: object) -> None:
-    async with (
-        serving(Echo, drain=10) as site,
-        trio.open_nursery() as nursery,
-    ):
-        closes = Closes()
-        clients = await closes.open(10, site.listener, nursery)
+    async with open_clients(10, drain=10) as (site, closes, clients):
         site.server.close()
         await trio.sleep(4.5)
         assert len(closes.times) == 5
@@ -112,12 +111,7 @@ async def test_connections_that_end_by_themselves_shorten_nothing_for_the_others
     autojump_clock: object,
 ) -> None:
     """Those that remain are spread over the time that remains."""
-    async with (
-        serving(Echo, drain=10) as site,
-        trio.open_nursery() as nursery,
-    ):
-        closes = Closes()
-        clients = await closes.open(10, site.listener, nursery)
+    async with open_clients(10, drain=10) as (site, closes, clients):
         site.server.close()
         await trio.sleep(2.5)  # three are closed, seven are left
         for conn in clients[6:]:
@@ -136,18 +130,30 @@ async def test_the_server_closes_once_nobody_is_left(
         async for _ in conn:
             pass
 
-    async with (
-        serving(handler if is_handler else Echo, drain=1000) as site,
-        trio.open_nursery() as nursery,
-    ):
-        closes = Closes()
-        clients = await closes.open(3, site.listener, nursery)
+    target = handler if is_handler else Echo
+    async with open_clients(3, target, drain=1000) as (site, closes, clients):
         site.server.close()
         await trio.sleep(1)
         for conn in clients[1:]:
             await conn.aclose()
         await site.server.wait_closed()
         assert trio.current_time() - closes.began == pytest.approx(1, abs=0.1)
+
+
+async def test_a_handler_that_goes_on_without_its_client_takes_no_time_of_others(
+    autojump_clock: object,
+) -> None:
+    async def handler(conn: Connection[None]) -> None:
+        async for _ in conn:
+            pass
+        await trio.sleep(20)
+
+    async with open_clients(4, handler, drain=10) as (site, closes, clients):
+        for conn in clients[:2]:
+            await conn.aclose()
+        site.server.close()
+        await site.server.wait_closed()
+    assert closes.times == pytest.approx([0, 0, 0, 5], abs=0.1)
 
 
 async def test_a_server_without_connections_closes_immediately(autojump_clock: object) -> None:
@@ -160,12 +166,7 @@ async def test_a_server_without_connections_closes_immediately(autojump_clock: o
 
 
 async def test_a_second_close_hurries(autojump_clock: object) -> None:
-    async with (
-        serving(Echo, drain=1000) as site,
-        trio.open_nursery() as nursery,
-    ):
-        closes = Closes()
-        await closes.open(10, site.listener, nursery)
+    async with open_clients(10, drain=1000) as (site, closes, _):
         site.server.close()
         await trio.sleep(150)
         assert len(closes.times) == 2
@@ -178,12 +179,13 @@ async def test_a_second_close_hurries(autojump_clock: object) -> None:
 
 async def test_leaving_the_block_drains_and_does_not_hurry(autojump_clock: object) -> None:
     for closes_itself in (True, False):
-        closes, listener = Closes(), MemoryListener()
+        listener = MemoryListener()
         async with (
             trio.open_nursery() as nursery,
             serve(Echo, listeners=[listener], drain=4) as server,
         ):
-            await closes.open(4, listener, nursery)
+            closes = Closes(listener, nursery)
+            await closes.open(4)
             if closes_itself:
                 server.close()
         assert closes.times == pytest.approx([0, 1, 2, 3], abs=0.01)
@@ -260,15 +262,10 @@ async def test_a_connection_that_opens_meanwhile_is_closed_too(autojump_clock: o
             await trio.sleep(3)
             return Reply("welcome"), state
 
-    async with (
-        serving(Slow, drain=8) as site,
-        trio.open_nursery() as nursery,
-    ):
-        closes = Closes()
-        early = await closes.open(2, site.listener, nursery)
+    async with open_clients(2, Slow, drain=8) as (site, closes, early):
         for conn in early:
             assert await conn.receive() == "welcome"
-        [late] = await closes.open(1, site.listener, nursery)
+        [late] = await closes.open(1)
         await trio.sleep(1)
         site.server.close()
         assert await late.receive() == "welcome"
