@@ -50,7 +50,7 @@ class RealCluster:
         check(target.ask(f"CLUSTER SETSLOT {slot} IMPORTING {source_id}"))
         check(source.ask(f"CLUSTER SETSLOT {slot} MIGRATING {target_id}"))
         yield
-        while keys := source.ask(f"CLUSTER GETKEYSINSLOT {slot} 1").splitlines()[2:-1]:
+        while keys := source.ask(f"CLUSTER GETKEYSINSLOT {slot} 1").splitlines()[2:]:
             check(source.ask(f"MIGRATE 127.0.0.1 {target.port} {keys[0]} 0 5000"))
             yield
         for node in (target, source):
