@@ -24,7 +24,6 @@ from ..transports import (
     Refusal,
     ServerTransport,
     Upgrade,
-    UpgradeOptions,
     negotiate,
     read_request,
     send_response,
@@ -32,9 +31,18 @@ from ..transports import (
 from ..transports.http1 import STREAM_ERRORS, end_stream, refuse
 from ..transports.native.socket_io import choose_io
 from ..transports.tls import TLSSocketIO, is_tls_failure, wrap_tls
-from .client_address import ClientAddress, IPAddress, client_address
-from .connections import HandshakeTarget
+from .client_address import (
+    ClientAddress,
+    IPAddress,
+    IPNetwork,
+    Networks,
+    check_networks,
+    client_address,
+)
+from .forwarded import ForwardedHeaders, TrustedProxies, check_proxies
 from .limits import RETRY_AFTER, OpenConnections, PendingHandshake, PendingHandshakes
+from .proxy_protocol import InvalidProxyHeader, read_proxy_header
+from .routes import HandshakeTarget, Route, Routes
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -49,6 +57,9 @@ PATIENCE = 0.05
 
 MAX_BATCH = 16
 """Maximum number of clients that are accepted before other tasks run."""
+
+MIN_RATE = 2**16
+"""Bytes per second at which a client has to receive a long response."""
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -65,6 +76,8 @@ class HandshakeOptions:
     max_connections_per_address: int | None = None
     max_handshakes: int | None = 2**12
     max_handshakes_per_address: int | None = None
+    forwarded: TrustedProxies | None = None
+    proxy_protocol: Networks | None = None
 
     def __post_init__(self) -> None:
         check_ssl_context(self.ssl_context)
@@ -79,6 +92,9 @@ class HandshakeOptions:
             "max_handshakes_per_address",
         ):
             check_whole(name, getattr(self, name), least=1)
+        check_proxies(self.forwarded)
+        if self.proxy_protocol is not None:
+            check_networks("proxy_protocol", self.proxy_protocol)
 
 
 class _Rejection(NamedTuple):
@@ -93,17 +109,18 @@ class HandshakeHandler:
     def __init__(
         self,
         transport: ServerTransport,
-        upgrades: UpgradeOptions,
+        routes: Routes,
         options: HandshakeOptions,
-        target: object,
     ) -> None:
         self._transport = transport
-        self._target = target if isinstance(target, HandshakeTarget) else None
-        if self._target is not None and not (upgrades.subprotocols or upgrades.select_subprotocol):
-            select = self._target._select_subprotocol  # noqa: SLF001 - the same package
-            upgrades = replace(upgrades, select_subprotocol=select)
-        self._upgrades = upgrades
+        self._routes = routes
         self._options = options
+        proxies = check_proxies(options.forwarded)
+        self._forwarded = None if proxies is None else ForwardedHeaders(proxies)
+        # The networks of proxies that name the client before TLS.
+        self._proxies: tuple[IPNetwork, ...] = ()
+        if options.proxy_protocol is not None:
+            self._proxies = check_networks("proxy_protocol", options.proxy_protocol)
         self._open = OpenConnections(options.max_connections, options.max_connections_per_address)
         self._groups: dict[Link, IPAddress] = {}  # of connections whose address is counted
         self._handshakes = PendingHandshakes(
@@ -138,16 +155,21 @@ class HandshakeHandler:
             with trio.CancelScope(deadline=until if self._active else math.inf):
                 await self._ended.wait()
 
-    async def run(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
+    async def run(
+        self, stream: trio.abc.Stream, nursery: trio.Nursery
+    ) -> tuple[Link, Route] | None:
         """Perform one opening handshake. Call :meth:`release` when the link has ended.
 
         Returns:
-            The link, or None if the handshake failed. Cancellation is the only exception raised.
+            The link and its route, or None if the handshake failed. Cancellation is the only
+            exception raised.
         """
         now = trio.current_time()
         timeout = self._options.open_timeout
         deadline = math.inf if timeout is None else now + timeout
-        handshake = PendingHandshake(client_address(stream), deadline)
+        client = client_address(stream)
+        exempt = self._sends_header(client) or self._forwards(client)
+        handshake = PendingHandshake(client, deadline, exempt=exempt)
         scope = handshake.scope
         if self._closed:
             handshake.hurry()
@@ -161,11 +183,14 @@ class HandshakeHandler:
                 handshake.rejected = True
                 handshake.received()
                 self._end_active(handshake)
+                handshake.extend(len(outcome.response.body) // MIN_RATE)
                 await send_response(*outcome)
             if scope.cancelled_caught:
                 self._log_timeout(handshake)
         except EOFError as error:
             _logger.debug("%s: closed the connection %s of its request", handshake.name, error)
+        except InvalidProxyHeader as error:
+            _logger.info("%s: dropped: %s", handshake.name, error)
         except (*STREAM_ERRORS, LinkBroken) as error:
             reason = redact_line(repr(error.__cause__ or error))
             _logger.info("%s: connection lost: %s", handshake.name, reason)
@@ -176,6 +201,14 @@ class HandshakeHandler:
             self._handshakes.remove(handshake)
             self._end_active(handshake)
         return None
+
+    def _sends_header(self, client: ClientAddress) -> bool:
+        """Whether the client must send a header of the PROXY protocol."""
+        return bool(self._proxies) and client.is_in(self._proxies)
+
+    def _forwards(self, client: ClientAddress) -> bool:
+        """Whether the headers of a request from the client name the real client."""
+        return self._forwarded is not None and self._forwarded.trusts(client)
 
     def _end_active(self, handshake: PendingHandshake) -> None:
         self._active.pop(handshake, None)
@@ -208,7 +241,10 @@ class HandshakeHandler:
 
     async def _accept(
         self, stream: trio.abc.Stream, handshake: PendingHandshake, nursery: trio.Nursery
-    ) -> Link | _Rejection:
+    ) -> tuple[Link, Route] | _Rejection:
+        if self._sends_header(handshake.client):
+            client = await read_proxy_header(stream) or handshake.client
+            self._handshakes.move(handshake, client, exempt=self._forwards(client))
         context = self._options.ssl_context
         if context is not None:
             stream = wrap_tls(stream, context, server_side=True)
@@ -216,9 +252,11 @@ class HandshakeHandler:
         try:
             received = await self._read_request(stream, handshake)
             method = received.request.method
-            decision = await self._decide(received, handshake)
+            route = self._routes.find(received.request.path)
+            decision = await self._decide(received, route, handshake)
             if isinstance(decision, Upgrade):
-                return await self._upgrade(stream, decision, handshake.client, nursery)
+                assert route is not None
+                return await self._upgrade(stream, decision, handshake.client, nursery), route
         except Refusal as refusal:
             _logger.info("%s: refused: %s", handshake.name, redact_line(str(refusal)))
             decision = refusal.response
@@ -236,23 +274,38 @@ class HandshakeHandler:
             secure=self._options.ssl_context is not None,
         )
         handshake.received()
+        if self._forwarded is not None:
+            forwarded, client = self._forwarded.apply(received.request, handshake.client)
+            self._handshakes.move(handshake, client)
+            received = received._replace(request=forwarded)
         return received
 
     async def _decide(
-        self, received: ReceivedRequest, handshake: PendingHandshake
+        self, received: ReceivedRequest, route: Route | None, handshake: PendingHandshake
     ) -> Response | Upgrade:
         """Choose the response. An exception raised by the user's functions is a server error."""
         try:
+            if route is not None and route.prefix != "/":
+                request = replace(received.request, prefix=route.prefix)
+                received = received._replace(request=request)
             response = await self._process(received.request)
             if response is not None:
                 return response
-            upgrade = negotiate(received, self._upgrades)
-            return upgrade if self._target is None else await self._admit(upgrade, self._target)
+            if route is None:
+                raise refuse(404, "nothing is served at this path")
+            response = route.respond(received.request)
+            if response is not None:
+                return response
+            decision: Response | Upgrade
+            decision = upgrade = negotiate(received, route.upgrades)
+            if isinstance(route.target, HandshakeTarget):
+                decision = await self._admit(upgrade, route.target)
         except Refusal:
             raise
         except Exception:
             _logger.exception("%s: the opening handshake failed", handshake.name)
             return Response(500, "internal server error\n")
+        return decision
 
     async def _process(self, request: Request) -> Response | None:
         if self._options.process_request is None:

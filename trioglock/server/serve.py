@@ -15,6 +15,7 @@ from .._hints import checks_keywords, describe_value
 from .._scope import is_graceful, open_scope, scope_function
 from ..errors import InvalidOption
 from ..frames import Codec
+from ..http import Response
 from ..options import (
     DEFLATE,
     Compression,
@@ -34,8 +35,11 @@ from ..transports import (
 )
 from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
-from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget, is_handler
+from .client_address import Networks
+from .connections import ConnectionRegistry, ConnectionRunner
 from .descriptors import raise_descriptor_limit
+from .forwarded import TrustedProxies
+from .routes import Routes, ServeTargets
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]
@@ -73,10 +77,18 @@ class ServeOptions(FlowKeywords, total=False):
             number of files that the process may open; None uses that half.
         max_handshakes_per_address: maximum number of concurrent opening handshakes from one
             address; above the limit, its oldest is dropped. None for no limit of its own.
+        forwarded: the proxies in front of the server: their number, or their networks, such as
+            ``"10.0.0.0/8"``. The header ``Forwarded`` (RFC 7239), or ``X-Forwarded-For``,
+            ``-Proto`` and ``-Host``, then determine the client's address, ``request.secure`` and
+            the host. By default, these headers have no effect.
+        proxy_protocol: the networks of proxies that name the client at the start of each
+            connection, before TLS, as haproxy does with ``send-proxy`` or ``send-proxy-v2``.
+            Their connections, and those to a Unix socket, are dropped if they do not begin with a
+            header of the PROXY protocol, version 1 or 2.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
-        open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
-            None for no limit.
+        open_timeout: seconds for TLS and the opening handshake, including ``process_request`` and
+            its response, which has a second more for each 64 KiB; None for no limit.
         shutdown_timeout: seconds from closing the server until all remaining tasks are cancelled;
             None for no limit.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
@@ -100,6 +112,8 @@ class ServeOptions(FlowKeywords, total=False):
     max_connections_per_address: int | None
     max_handshakes: int | None
     max_handshakes_per_address: int | None
+    forwarded: TrustedProxies | None
+    proxy_protocol: Networks | None
     max_header_size: int
     open_timeout: float | None
     shutdown_timeout: float | None
@@ -131,7 +145,7 @@ class ServerOptions:
     [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
 )
 def serve(
-    target: ServeTarget,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     **options: Unpack[ServeOptions],
@@ -154,7 +168,10 @@ def serve(
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is
             called for each connection; or ``async def handler(conn)``: the connection closes when
-            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`.
+            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`. Or a
+            mapping of paths to targets, and to a :class:`Response` for plain HTTP: ``"/feed"`` is
+            exactly this path, and ``"/live/*"`` all paths that begin with ``/live/``, unless there
+            is a longer pattern. Clients of other paths get 404.
         host: an address or name to listen on; None for every interface.
         port: the port; 0 chooses a free one (see :attr:`Server.port`).
         options: the keys of :class:`ServeOptions`.
@@ -175,7 +192,6 @@ def serve(
     upgrades = take_options(UpgradeOptions, given)
     transport = server.transport or NativeTransport()
     if flow.fragments:
-        _check_fragments(transport, target)
         upgrades = replace(upgrades, fragments=True)
     if not transport.compresses:
         settings = deflate_settings(upgrades.compression)
@@ -186,26 +202,27 @@ def serve(
             )
         upgrades = replace(upgrades, compression=None)
     open_listeners = plan_listeners(host, port, bind)
+    routes = Routes(target, flow, upgrades)
+    if flow.fragments:
+        _check_fragments(transport, routes)
     registry = ConnectionRegistry()
-    runner = ConnectionRunner(
-        target, flow, registry, trace=server.trace, max_size=upgrades.max_size
-    )
+    runner = ConnectionRunner(flow, registry, trace=server.trace, max_size=upgrades.max_size)
 
     def create(listeners: Sequence[trio.abc.Listener[Any]]) -> Server:
-        handler = HandshakeHandler(transport, upgrades, handshakes, target)
+        handler = HandshakeHandler(transport, routes, handshakes)
         return Server(listeners, handler, runner, registry, server.shutdown_timeout)
 
     return _serving(open_listeners, create)
 
 
-def _check_fragments(transport: ServerTransport, target: ServeTarget) -> None:
+def _check_fragments(transport: ServerTransport, routes: Routes) -> None:
     """Raise InvalidOption if fragments cannot be received."""
     if not transport.receives_fragments:
         raise InvalidOption(
             f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
             "NativeTransport"
         )
-    if not is_handler(target):
+    if not all(route.is_handler or isinstance(route.target, Response) for route in routes):
         raise InvalidOption(
             "the hooks of a Socket need whole messages: with fragments=True serve an async "
             "handler, and use conn.receive_fragments() in it"
@@ -236,7 +253,7 @@ async def _serving(
 
 @checks_keywords("serve_forever", ServeOptions)
 async def serve_forever(
-    target: ServeTarget,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     *,
