@@ -15,6 +15,7 @@ import trio
 import trio.testing
 
 from trioglock import Reply, Socket, connect, serve
+from trioglock.pubsub import Hub, MemoryBroker
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_tracing")]
 
@@ -22,12 +23,13 @@ CONNECTIONS = 100
 
 # About a tenth above what Python 3.11 takes.
 SERVER_BYTES = 13_000
+HUB_BYTES = 15_500
 CLIENT_BYTES = 15_500
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 REQUEST = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"GET /?after= HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
 )
@@ -47,10 +49,16 @@ class Echo(Socket[None]):
         return Reply(frame), None
 
 
-async def test_an_idle_connection_of_a_server() -> None:
-    """Compression is negotiated, the heartbeat is on."""
+hub = Hub(broker=MemoryBroker(history=1))
+
+
+@pytest.mark.parametrize(
+    ("target", "limit"), [(Echo, SERVER_BYTES), (hub.socket, HUB_BYTES)], ids=["hooks", "hub"]
+)
+async def test_an_idle_connection_of_a_server(target: Any, limit: int) -> None:
+    """Compression is negotiated, the heartbeat is on. A hub has confirmed the subscription."""
     with trio.fail_after(60), RawClients() as clients:
-        async with serve(Echo, "127.0.0.1", 0) as server:
+        async with hub, serve(target, "127.0.0.1", 0) as server:
             assert server.port is not None
             for _ in range(10):
                 clients.open(server.port)
@@ -70,7 +78,7 @@ async def test_an_idle_connection_of_a_server() -> None:
                 tracemalloc.stop()
             server.abort()
 
-    assert size < SERVER_BYTES
+    assert size < limit
 
 
 class RawClients:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio
 
 from trioglock.pubsub import Gap, Hub, Message, RedisBroker, publish
 
-__all__ = ["Load"]
+__all__ = ["Load", "loaded"]
 
 PAUSE = 0.02
 """Seconds between two messages of a publisher."""
@@ -20,7 +21,12 @@ class Load:
     """Publishers and subscribers of one hub."""
 
     def __init__(
-        self, url: str, history: int | None, nursery: trio.Nursery, stack: AsyncExitStack
+        self,
+        url: str,
+        name: str,
+        history: int | None,
+        nursery: trio.Nursery,
+        stack: AsyncExitStack,
     ) -> None:
         self.published: dict[str, int] = {}
         """How many messages each publisher has published."""
@@ -30,7 +36,7 @@ class Load:
         self._url = url
         self._nursery = nursery
         self._stack = stack
-        self._name = f"load-{history}"
+        self._name = name
         self._running = set[str]()
         self._is_over = False
 
@@ -101,3 +107,28 @@ class Load:
                 assert missing <= 0 or is_gap.get(name), (event, last[name])
                 last[name] = max(int(number), last.get(name, 0))
                 is_gap[name] = False
+
+
+@asynccontextmanager
+async def loaded(url: str, plain: str = "plain", kept: str = "kept") -> AsyncIterator[list[Load]]:
+    """Hubs with and without a history, and programs without trio, that publish during a block."""
+    with trio.fail_after(45):
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+            loads = [
+                Load(url, plain, None, nursery, stack),
+                Load(url, kept, 10_000, nursery, stack),
+            ]
+            for load in loads:
+                for _ in range(2):
+                    await load.add_hub()
+                load.add_program()
+            for load in loads:
+                await load.wait_published()
+            yield loads
+            for load in loads:
+                await load.wait_published()
+                await load.finish()
+            await stack.aclose()
+            nursery.cancel_scope.cancel()
+    for load in loads:
+        load.check()

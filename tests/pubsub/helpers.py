@@ -5,14 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
+import pytest
 import trio
 
-from trioglock.pubsub import Broker, Gap, Hub
+from trioglock.pubsub import Broker, Gap, Hub, RedisBroker, publish
 from trioglock.server import serve
 
-__all__ = ["SECONDS", "joined", "opened", "read", "served", "tls_proxy"]
+__all__ = ["SECONDS", "expect_both", "joined", "opened", "read", "served", "tls_proxy"]
 
 SECONDS = 10
 """Time limit of a test."""
@@ -67,3 +69,16 @@ async def tls_proxy(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
         await nursery.start(trio.serve_listeners, decrypt, [trio.SSLListener(listener, context)])
         yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
+
+
+async def expect_both(kind: type[Exception], url: str) -> set[str]:
+    """The texts of the errors, with their causes, of a hub and of a program without trio."""
+    texts = set()
+    for call in (
+        Hub(broker=RedisBroker(url, open_timeout=0.5)).__aenter__,
+        partial(trio.to_thread.run_sync, partial(publish, "x", url=url, timeout=0.5)),
+    ):
+        with pytest.raises(kind) as caught:
+            await call()
+        texts.add(f"{caught.value}; {caught.value.__cause__}")
+    return texts

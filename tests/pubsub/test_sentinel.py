@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,37 +11,15 @@ import pytest
 import trio
 import trustme
 
-from tests.pubsub.failover_load import Load
-from tests.pubsub.helpers import opened, read, tls_proxy
+from tests.pubsub.failover_load import loaded
+from tests.pubsub.helpers import expect_both, opened, read, tls_proxy
 from tests.pubsub.redis_sentinel import real_sentinel, real_sentinels
 from tests.pubsub.redis_server import RealRedis, find_port, real_redis
 from trioglock import BrokerError, BrokerUnavailable, InvalidOption
 from trioglock.cli import main
-from trioglock.pubsub import Hub, RedisBroker, publish
+from trioglock.pubsub import RedisBroker, publish
 
 pytestmark = pytest.mark.redis
-
-
-@asynccontextmanager
-async def loaded(url: str) -> AsyncIterator[list[Load]]:
-    """Hubs with and without a history, and programs without trio, that publish during a block."""
-    with trio.fail_after(45):
-        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-            loads = [Load(url, history, nursery, stack) for history in (None, 10_000)]
-            for load in loads:
-                for _ in range(2):
-                    await load.add_hub()
-                load.add_program()
-            for load in loads:
-                await load.wait_published()
-            yield loads
-            for load in loads:
-                await load.wait_published()
-                await load.finish()
-            await stack.aclose()
-            nursery.cancel_scope.cancel()
-    for load in loads:
-        load.check()
 
 
 @pytest.mark.slow
@@ -73,19 +49,6 @@ async def test_a_failover_under_load(tmp_path: Path, failure: str) -> None:
 
 def sentinel_url(*ports: int, path: str = "/mymaster") -> str:
     return f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in ports)}{path}"
-
-
-async def expect_both(kind: type[Exception], url: str) -> set[str]:
-    """The texts of the errors, with their causes, of a hub and of a program without trio."""
-    texts = set()
-    for call in (
-        Hub(broker=RedisBroker(url, open_timeout=0.5)).__aenter__,
-        partial(trio.to_thread.run_sync, partial(publish, "x", url=url, timeout=0.5)),
-    ):
-        with pytest.raises(kind) as caught:
-            await call()
-        texts.add(f"{caught.value}; {caught.value.__cause__}")
-    return texts
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from .echo import Echo
 from .live import AccessRules, Endpoints, check_token, is_wildcard
 from .options import load_certificate, seconds
 from .plain_requests import PlainRequests, check_health_path
+from .reload import SourceWatcher, restart
 from .static_files import MAX_FILE_SIZE, StaticFiles
 from .streams import print_line, print_log
 from .workers import READY, end_line, run_workers
@@ -42,10 +43,15 @@ __all__ = ["Settings", "command", "describe_server", "load_target", "open_server
 
 TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
 
+RELOAD_DRAIN = 1
+"""Maximum number of seconds for connections to finish with ``--reload``: its user is waiting."""
+
 DEFAULT_NAME = "trioglock"
 """The name of the new Hub."""
 
 KINDS = "a Hub, a Channels, a Socket class, a function that returns a Socket, or an async handler"
+
+SIGNALS = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
@@ -133,6 +139,8 @@ class Settings:
                 )
         if self.tls_key is not None and self.tls_cert is None:
             raise InvalidOption("--tls-key requires --tls-cert")
+        if self.reload:
+            self._check_reload()
         if self.is_worker:
             return  # open_server() reports files that cannot be used
         self.make_ssl_context()
@@ -140,6 +148,16 @@ class Settings:
         key, root = self.tls_key or self.tls_cert, self.static
         if key and root and Path(key).resolve().is_relative_to(Path(root).resolve()):
             raise InvalidOption(f"--static would serve the private key in {key}: move it elsewhere")
+
+    def _check_reload(self) -> None:
+        if self.workers > 1:
+            raise InvalidOption(
+                "--reload serves in one process: leave out --workers, or use SIGHUP to replace them"
+            )
+        if self.target in (None, "echo"):
+            raise InvalidOption("--reload requires a TARGET in a module of yours: module:name")
+        if os.name != "posix":
+            raise InvalidOption("--reload requires a POSIX system")
 
     @property
     def is_worker(self) -> bool:
@@ -254,6 +272,11 @@ class Settings:
     help="Print log messages of trioglock from this level on: debug, info, warning, error or "
     "critical. If TARGET configures logging, its handlers receive them instead.",
 )
+@click.option(
+    "--reload",
+    is_flag=True,
+    help="Start again whenever a .py file of the project changes. For development only.",
+)
 @click.option("--worker", is_flag=True, hidden=True)
 def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub, a server for Phoenix Channels, or your own target.
@@ -275,19 +298,26 @@ def command(*, worker: bool, **options: Any) -> int:
         raise click.UsageError(str(error)) from None
     report = StartReport(settings)
     level = settings.log_level
+    watcher = SourceWatcher() if settings.reload else None
     try:
         if settings.workers > 1 and not settings.is_worker:
             return trio.run(run_workers, settings)
         # No signals are handled yet, so that Ctrl-C and SIGTERM can end a slow import.
         target = load_target(settings)
         with nullcontext() if level is None else print_log("trioglock", level):
-            trio.run(_serve_until_signal, settings, target, report)
+            trio.run(_serve_until_signal, settings, target, report, watcher)
     except TrioglockError as error:
         report.failed(str(error))
-        return 1
+        if watcher is None:
+            return 1
+        watcher.add_error(error)
+        trio.run(_wait_changed, watcher)
     except OSError as error:
         report.failed(_describe_listening_error(error, settings))
         return 1
+    if watcher is not None and watcher.changed is not None:
+        print_line(f"{watcher.changed} has changed")
+        restart()
     return 0
 
 
@@ -365,7 +395,7 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
     rules = settings.access_rules
     options = ServeOptions(
         reuse_port=settings.is_worker,
-        shutdown_timeout=settings.drain,
+        shutdown_timeout=min(settings.drain, RELOAD_DRAIN) if settings.reload else settings.drain,
         ssl_context=settings.make_ssl_context(),
     )
     owner = target.hub if isinstance(target, ChannelsTarget | HubTarget) else target
@@ -417,9 +447,10 @@ def _import_target(target: str) -> Any:
         raise InvalidOption(f"cannot import {target}: {problem}") from error
 
 
-async def _serve_until_signal(settings: Settings, target: Any, report: StartReport) -> None:
-    """Serve until SIGTERM, SIGHUP, Ctrl-C, or the end of the process that started this worker."""
-    numbers = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+async def _serve_until_signal(
+    settings: Settings, target: Any, report: StartReport, watcher: SourceWatcher | None
+) -> None:
+    """Serve until a signal, a change, or the end of the process that started this worker."""
     server: Server | None = None
 
     def close() -> None:
@@ -428,11 +459,13 @@ async def _serve_until_signal(settings: Settings, target: Any, report: StartRepo
         else:
             server.close(1001, "going away")
 
-    with trio.open_signal_receiver(*numbers) as signals, trio.CancelScope() as opening:
+    with trio.open_signal_receiver(*SIGNALS) as signals, trio.CancelScope() as opening:
         async with open_scope() as tasks:
             tasks.start_soon(_close_on_signal, close, signals)
             if settings.is_worker:
                 tasks.start_soon(_close_with_parent, close)
+            if watcher is not None:
+                tasks.start_soon(_close_on_change, close, watcher)
             async with open_server(settings, target) as server:
                 assert server.port is not None
                 report.serving("\n".join(describe_server(settings, target, server.port)))
@@ -444,6 +477,21 @@ async def _close_on_signal(close: Callable[[], None], signals: AsyncIterator[int
         if number == signal.SIGINT:
             end_line()
         close()
+
+
+async def _close_on_change(close: Callable[[], None], watcher: SourceWatcher) -> None:
+    await watcher.wait_changed()
+    close()
+
+
+async def _wait_changed(watcher: SourceWatcher) -> None:
+    """Wait until a file has changed, or until a signal."""
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        print_line("waiting for a change", sys.stderr)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_close_on_signal, nursery.cancel_scope.cancel, signals)
+            await watcher.wait_changed()
+            nursery.cancel_scope.cancel()
 
 
 async def _close_with_parent(close: Callable[[], None]) -> None:

@@ -286,7 +286,9 @@ class HubSocket(Socket[ClientSubscriber | None]):
         if not state.as_json:
             return None, state
         confirmation = {"subscribed": state.channel, "id": state.start}
-        return Reply(json.dumps(confirmation, ensure_ascii=False)), state
+        text = json.dumps(confirmation, ensure_ascii=False)
+        # A connection that compresses a message of its own allocates 30 KB.
+        return Reply(PreparedMessage(text, compress=False)), state
 
     async def handle_receive(
         self, frame: Data, state: ClientSubscriber | None

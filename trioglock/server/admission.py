@@ -32,9 +32,18 @@ from ..transports import (
 from ..transports.http1 import STREAM_ERRORS, end_stream, refuse
 from ..transports.native.socket_io import choose_io
 from ..transports.tls import TLSSocketIO, is_tls_failure, wrap_tls
-from .client_address import ClientAddress, IPAddress, client_address
+from .client_address import (
+    ClientAddress,
+    IPAddress,
+    IPNetwork,
+    Networks,
+    check_networks,
+    client_address,
+)
 from .connections import HandshakeTarget
+from .forwarded import ForwardedHeaders, TrustedProxies, check_proxies
 from .limits import RETRY_AFTER, OpenConnections, PendingHandshake, PendingHandshakes
+from .proxy_protocol import InvalidProxyHeader, read_proxy_header
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -49,6 +58,9 @@ PATIENCE = 0.05
 
 MAX_BATCH = 16
 """Maximum number of clients that are accepted before other tasks run."""
+
+MIN_RATE = 2**16
+"""Bytes per second at which a client has to receive a long response."""
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -65,6 +77,8 @@ class HandshakeOptions:
     max_connections_per_address: int | None = None
     max_handshakes: int | None = 2**12
     max_handshakes_per_address: int | None = None
+    forwarded: TrustedProxies | None = None
+    proxy_protocol: Networks | None = None
 
     def __post_init__(self) -> None:
         check_ssl_context(self.ssl_context)
@@ -79,6 +93,9 @@ class HandshakeOptions:
             "max_handshakes_per_address",
         ):
             check_whole(name, getattr(self, name), least=1)
+        check_proxies(self.forwarded)
+        if self.proxy_protocol is not None:
+            check_networks("proxy_protocol", self.proxy_protocol)
 
 
 class _Rejection(NamedTuple):
@@ -104,6 +121,12 @@ class HandshakeHandler:
             upgrades = replace(upgrades, select_subprotocol=select)
         self._upgrades = upgrades
         self._options = options
+        proxies = check_proxies(options.forwarded)
+        self._forwarded = None if proxies is None else ForwardedHeaders(proxies)
+        # The networks of proxies that name the client before TLS.
+        self._proxies: tuple[IPNetwork, ...] = ()
+        if options.proxy_protocol is not None:
+            self._proxies = check_networks("proxy_protocol", options.proxy_protocol)
         self._open = OpenConnections(options.max_connections, options.max_connections_per_address)
         self._groups: dict[Link, IPAddress] = {}  # of connections whose address is counted
         self._handshakes = PendingHandshakes(
@@ -147,7 +170,9 @@ class HandshakeHandler:
         now = trio.current_time()
         timeout = self._options.open_timeout
         deadline = math.inf if timeout is None else now + timeout
-        handshake = PendingHandshake(client_address(stream), deadline)
+        client = client_address(stream)
+        exempt = self._sends_header(client) or self._forwards(client)
+        handshake = PendingHandshake(client, deadline, exempt=exempt)
         scope = handshake.scope
         if self._closed:
             handshake.hurry()
@@ -161,11 +186,14 @@ class HandshakeHandler:
                 handshake.rejected = True
                 handshake.received()
                 self._end_active(handshake)
+                handshake.extend(len(outcome.response.body) // MIN_RATE)
                 await send_response(*outcome)
             if scope.cancelled_caught:
                 self._log_timeout(handshake)
         except EOFError as error:
             _logger.debug("%s: closed the connection %s of its request", handshake.name, error)
+        except InvalidProxyHeader as error:
+            _logger.info("%s: dropped: %s", handshake.name, error)
         except (*STREAM_ERRORS, LinkBroken) as error:
             reason = redact_line(repr(error.__cause__ or error))
             _logger.info("%s: connection lost: %s", handshake.name, reason)
@@ -176,6 +204,14 @@ class HandshakeHandler:
             self._handshakes.remove(handshake)
             self._end_active(handshake)
         return None
+
+    def _sends_header(self, client: ClientAddress) -> bool:
+        """Whether the client must send a header of the PROXY protocol."""
+        return bool(self._proxies) and client.is_in(self._proxies)
+
+    def _forwards(self, client: ClientAddress) -> bool:
+        """Whether the headers of a request from the client name the real client."""
+        return self._forwarded is not None and self._forwarded.trusts(client)
 
     def _end_active(self, handshake: PendingHandshake) -> None:
         self._active.pop(handshake, None)
@@ -209,6 +245,9 @@ class HandshakeHandler:
     async def _accept(
         self, stream: trio.abc.Stream, handshake: PendingHandshake, nursery: trio.Nursery
     ) -> Link | _Rejection:
+        if self._sends_header(handshake.client):
+            client = await read_proxy_header(stream) or handshake.client
+            self._handshakes.move(handshake, client, exempt=self._forwards(client))
         context = self._options.ssl_context
         if context is not None:
             stream = wrap_tls(stream, context, server_side=True)
@@ -236,6 +275,10 @@ class HandshakeHandler:
             secure=self._options.ssl_context is not None,
         )
         handshake.received()
+        if self._forwarded is not None:
+            forwarded, client = self._forwarded.apply(received.request, handshake.client)
+            self._handshakes.move(handshake, client)
+            received = received._replace(request=forwarded)
         return received
 
     async def _decide(

@@ -1,20 +1,44 @@
-"""The addresses of clients."""
+"""The addresses of clients, and the networks of trusted proxies."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Iterable, Sequence
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import NamedTuple, TypeAlias
 
 import trio
 
-from ..transports import describe_peer, peer_name
+from .._hints import describe_value
+from ..errors import InvalidOption
+from ..transports.listeners import describe_peer, peer_name
 
-__all__ = ["ClientAddress", "IPAddress", "client_address"]
+__all__ = [
+    "ClientAddress",
+    "IPAddress",
+    "IPNetwork",
+    "Networks",
+    "check_networks",
+    "client_address",
+    "make_address",
+]
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+
+Networks: TypeAlias = str | IPNetwork | Sequence[str | IPNetwork]
+"""One or several networks, such as ``"10.0.0.0/8"``, or addresses."""
 
 HOST_BITS = 64
 """The part of an IPv6 address that a client may choose itself (RFC 4291, section 2.5.4)."""
+
+MAX_PORT = 2**16 - 1
 
 
 class ClientAddress(NamedTuple):
@@ -24,6 +48,8 @@ class ClientAddress(NamedTuple):
     """The value of :attr:`Request.peer`: ``"127.0.0.1:80"``, a path, or ""."""
     ip: IPAddress | None = None
     """None for Unix sockets and for streams that are not sockets."""
+    is_unix: bool = False
+    """Whether the client has connected to a Unix socket."""
 
     @property
     def group(self) -> IPAddress | None:
@@ -35,18 +61,63 @@ class ClientAddress(NamedTuple):
             return IPv6Address(int(self.ip) >> HOST_BITS << HOST_BITS)
         return self.ip
 
+    def is_in(self, networks: Iterable[IPNetwork]) -> bool:
+        """Whether it is in one of the networks, or a Unix socket, which only this host can use."""
+        return self.is_unix or any(self.ip in network for network in networks if self.ip)
+
 
 def client_address(stream: trio.abc.Stream) -> ClientAddress:
     """Return the address of the peer of a stream."""
-    name = peer_name(stream)
-    return ClientAddress(describe_peer(stream), to_ip(name[0]) if isinstance(name, tuple) else None)
+    name, text = peer_name(stream), describe_peer(stream)
+    if isinstance(name, tuple):
+        return ClientAddress(text, _plain(ip_address(name[0])))
+    return ClientAddress(text, is_unix=name is not None)
 
 
-def to_ip(text: str) -> IPAddress:
-    """Parse an address; one that is mapped to IPv6 is an IPv4 address.
+def make_address(host: str | bytes, port: int | None = None) -> ClientAddress:
+    """Return the address of a client that a proxy has named.
+
+    Args:
+        host: the address as text, or its 4 or 16 bytes.
+        port: the TCP port, if it is known.
 
     Raises:
-        ValueError: it is malformed.
+        ValueError: the host or the port is invalid.
     """
-    ip = ip_address(text)
+    ip = _plain(ip_address(host))
+    name = f"[{ip}]" if isinstance(ip, IPv6Address) else str(ip)
+    if port is None:
+        return ClientAddress(name, ip)
+    if port > MAX_PORT:
+        raise ValueError(f"{port} is not a port")
+    return ClientAddress(f"{name}:{port}", ip)
+
+
+def _plain(ip: IPAddress) -> IPAddress:
+    """Return the IPv4 address that is mapped to an IPv6 address, if one is."""
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
+
+
+def check_networks(name: str, networks: Networks, otherwise: str = "") -> tuple[IPNetwork, ...]:
+    """Check the networks given for the option called ``name``.
+
+    Raises:
+        InvalidOption: one is not a network; the message ends with ``otherwise``.
+    """
+    one = isinstance(networks, str | IPv4Network | IPv6Network)
+    checked = []
+    for network in [networks] if one else networks if isinstance(networks, Iterable) else ():
+        try:
+            if not isinstance(network, str | IPv4Network | IPv6Network):
+                raise ValueError(describe_value(network))
+            checked.append(ip_network(network))
+        except ValueError as error:
+            raise InvalidOption(
+                f"{name} must be networks such as '10.0.0.0/8'{otherwise}; invalid: {error}"
+            ) from None
+    if not checked:
+        raise InvalidOption(
+            f"{name} must be networks such as '10.0.0.0/8'{otherwise}, not "
+            f"{describe_value(networks)}"
+        )
+    return tuple(checked)

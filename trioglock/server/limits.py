@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 import trio
 
@@ -27,10 +27,11 @@ section 10.2.3)."""
 class PendingHandshake:
     """An opening handshake that has not ended."""
 
-    __slots__ = ("_later", "client", "deadline", "rejected", "scope", "waiting")
+    __slots__ = ("_later", "client", "deadline", "group", "rejected", "scope", "waiting")
 
-    def __init__(self, client: ClientAddress, deadline: float) -> None:
+    def __init__(self, client: ClientAddress, deadline: float, *, exempt: bool = False) -> None:
         self.client = client
+        self.group = None if exempt else client.group
         self.scope = trio.CancelScope()
         self.deadline = PeerDeadline(self.scope, deadline)
         self._later: float | None = None  # the usual deadline, while an earlier one applies
@@ -42,12 +43,22 @@ class PendingHandshake:
         """The client in the log."""
         return self.client.name or "a client"
 
+    @property
+    def key(self) -> object:
+        """The group whose limit applies; an exempt client is a group of its own."""
+        return self.group or self
+
     def hurry(self) -> None:
         """Limit the time for the rest of the request."""
         soon = trio.current_time() + CLOSING_GRACE
         if self._later is None and soon < self.deadline.time:
             self._later = self.deadline.time
             self.deadline.move(soon)
+
+    def extend(self, seconds: int) -> None:
+        """Allow more time, for a long response."""
+        if seconds:
+            self.deadline.move(self.deadline.time + seconds)
 
     def received(self) -> None:
         self.waiting = False
@@ -77,8 +88,8 @@ class PendingHandshakes:
         self._limit = limit
         self._address_limit = address_limit
         self._all: dict[PendingHandshake, None] = {}
-        # Those that have not been dropped, oldest first. An exempt client is a group of its own.
-        self._groups: dict[Hashable, dict[PendingHandshake, None]] = {}
+        # Those that have not been dropped, oldest first.
+        self._groups: dict[object, dict[PendingHandshake, None]] = {}
 
     def __contains__(self, handshake: PendingHandshake) -> bool:
         return handshake in self._all
@@ -104,26 +115,28 @@ class PendingHandshakes:
             return None
         return self._drop_first(max(self._groups.values(), key=len))
 
-    def move(self, handshake: PendingHandshake, client: ClientAddress) -> None:
-        """Count a handshake for another address, which a proxy has named."""
+    def move(
+        self, handshake: PendingHandshake, client: ClientAddress, *, exempt: bool = False
+    ) -> None:
+        """Count a handshake for the address that a proxy has named."""
         self._leave(handshake)
         handshake.client = client
-        self._join(handshake)
+        handshake.group = None if exempt else client.group
+        if not handshake.scope.cancel_called:
+            self._join(handshake)
 
     def _join(self, handshake: PendingHandshake) -> None:
-        key = handshake.client.group or handshake
-        group = self._groups.get(key, {})
+        group = self._groups.get(handshake.key, {})
         if self._address_limit is not None and len(group) >= self._address_limit:
             self._drop_first(group)
         group[handshake] = None
-        self._groups[key] = group
+        self._groups[handshake.key] = group
 
     def _leave(self, handshake: PendingHandshake) -> None:
-        key = handshake.client.group or handshake
-        group = self._groups.get(key, {})
+        group = self._groups.get(handshake.key, {})
         group.pop(handshake, None)
         if not group:
-            self._groups.pop(key, None)
+            self._groups.pop(handshake.key, None)
 
     def _drop_first(self, group: dict[PendingHandshake, None]) -> PendingHandshake:
         handshake = next(iter(group))

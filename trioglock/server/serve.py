@@ -34,8 +34,10 @@ from ..transports import (
 )
 from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
+from .client_address import Networks
 from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget, is_handler
 from .descriptors import raise_descriptor_limit
+from .forwarded import TrustedProxies
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]
@@ -73,10 +75,18 @@ class ServeOptions(FlowKeywords, total=False):
             number of files that the process may open; None uses that half.
         max_handshakes_per_address: maximum number of concurrent opening handshakes from one
             address; above the limit, its oldest is dropped. None for no limit of its own.
+        forwarded: the proxies in front of the server: their number, or their networks, such as
+            ``"10.0.0.0/8"``. The header ``Forwarded`` (RFC 7239), or ``X-Forwarded-For``,
+            ``-Proto`` and ``-Host``, then determine the client's address, ``request.secure`` and
+            the host. By default, these headers have no effect.
+        proxy_protocol: the networks of proxies that name the client at the start of each
+            connection, before TLS, as haproxy does with ``send-proxy`` or ``send-proxy-v2``.
+            Their connections, and those to a Unix socket, are dropped if they do not begin with a
+            header of the PROXY protocol, version 1 or 2.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
-        open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
-            None for no limit.
+        open_timeout: seconds for TLS and the opening handshake, including ``process_request`` and
+            its response, which has a second more for each 64 KiB; None for no limit.
         shutdown_timeout: seconds from closing the server until all remaining tasks are cancelled;
             None for no limit.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
@@ -100,6 +110,8 @@ class ServeOptions(FlowKeywords, total=False):
     max_connections_per_address: int | None
     max_handshakes: int | None
     max_handshakes_per_address: int | None
+    forwarded: TrustedProxies | None
+    proxy_protocol: Networks | None
     max_header_size: int
     open_timeout: float | None
     shutdown_timeout: float | None

@@ -14,7 +14,6 @@ from .listeners import (
     describe_peer,
     open_tcp,
     open_unix,
-    peer_name,
     port_of,
 )
 from .memory import MemoryLink, MemoryTransport, memory_link_pair
@@ -62,7 +61,6 @@ __all__ = [
     "negotiate",
     "open_tcp",
     "open_unix",
-    "peer_name",
     "port_of",
     "read_request",
     "send_response",

@@ -1,14 +1,14 @@
 """Addresses of Redis servers, parsed from URLs in the format of redis-py.
 
-redis-py has no URLs for Sentinel. Other libraries for Python, such as Redis-Sentinel-Url, RedisVL
-and Prefect, use ``redis+sentinel://``.
+redis-py has no URLs for Sentinel and Cluster. Other libraries for Python, such as RedisVL and
+Prefect, use ``redis+sentinel://`` and ``redis+cluster://``.
 """
 
 from __future__ import annotations
 
 import re
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode
 
@@ -21,6 +21,7 @@ from ...transports.connecting import closed_on_failure
 from ...transports.urls import parse_authority, server_name, split_url
 
 __all__ = [
+    "ClusterAddress",
     "RedisAddress",
     "SentinelAddress",
     "import_redis",
@@ -91,6 +92,21 @@ class SentinelAddress:
         return self.sentinels[0].hide_credentials(self.master.hide_credentials(text))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterAddress:
+    """Some nodes of a cluster, with the credentials for all of them."""
+
+    nodes: tuple[RedisAddress, ...]
+
+    def __str__(self) -> str:
+        """The nodes, without credentials."""
+        return f"the cluster of {', '.join(map(str, self.nodes))}"
+
+    def hide_credentials(self, text: str) -> str:
+        """As for :class:`RedisAddress`."""
+        return self.nodes[0].hide_credentials(text)
+
+
 def import_redis() -> tuple[Any, Any]:
     """Return the ``redis`` and ``hiredis`` modules."""
     try:
@@ -103,8 +119,8 @@ def import_redis() -> tuple[Any, Any]:
 
 def parse_redis_url(
     url: object, ssl_context: ssl.SSLContext | None = None
-) -> RedisAddress | SentinelAddress:
-    """Parse the URL of a Redis server, or of the sentinels that know its address.
+) -> RedisAddress | SentinelAddress | ClusterAddress:
+    """Parse the URL of a Redis server, of sentinels, or of nodes of a cluster.
 
     Args:
         url: as for :class:`RedisBroker`.
@@ -118,6 +134,8 @@ def parse_redis_url(
         scheme, _, kind = scheme.lower().partition("+")
         if kind == "sentinel" and scheme in ("redis", "rediss"):
             return _parse_sentinel_url(scheme, rest, ssl_context)
+        if kind == "cluster" and scheme in ("redis", "rediss"):
+            return _parse_cluster_url(scheme, rest, ssl_context)
     return parse_address(url, ssl_context)
 
 
@@ -153,6 +171,20 @@ def _parse_sentinel_url(
         for host, port in _parse_hosts(hosts, SENTINEL_PORT)
     )
     return SentinelAddress(sentinels=sentinels, name=unquote(match[1]), master=master)
+
+
+def _parse_cluster_url(
+    scheme: str, rest: str, ssl_context: ssl.SSLContext | None
+) -> ClusterAddress:
+    parts = split_url(f"{scheme}://{rest}")
+    user_info, at, hosts = (parts.authority or "").rpartition("@")
+    if parts.path not in ("", "/", "/0"):
+        raise InvalidOption("a Redis Cluster has no databases: its URL has no path")
+    node = parse_address(f"{scheme}://{user_info}{at}localhost?{parts.query or ''}", ssl_context)
+    if node.db:
+        raise InvalidOption("a Redis Cluster has no databases: its URL has no db")
+    found = _parse_hosts(hosts, node.port)
+    return ClusterAddress(nodes=tuple(replace(node, host=host, port=port) for host, port in found))
 
 
 def _parse_hosts(hosts: str, default_port: int) -> list[tuple[str, int]]:
@@ -217,8 +249,8 @@ def normalize_redis_url(url: object) -> str:
         # Without a scheme, a password may be anywhere: quote nothing.
         found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
         raise InvalidOption(
-            "a Redis URL begins with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or "
-            f"unix://, {found}"
+            "a Redis URL begins with redis://, redis+sentinel:// or redis+cluster://, with rediss "
+            f"for TLS, or unix://, {found}"
         )
     parts = split_url(f"{scheme}://{rest}")
     user_info, at, address = (parts.authority or "").rpartition("@")

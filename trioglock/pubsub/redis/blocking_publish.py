@@ -18,8 +18,8 @@ from ...options import check_seconds
 from ..broker import HISTORY_SECONDS
 from ..history import check_history
 from ..message import INCOMING, check_channel, check_data, check_name
-from .address import RedisAddress, SentinelAddress, import_redis, parse_redis_url
-from .discovery import DISCOVERY_TIMEOUT, Discovery, open_discovery
+from .address import ClusterAddress, RedisAddress, SentinelAddress, import_redis, parse_redis_url
+from .discovery import DISCOVERY_TIMEOUT, Discovery, NoServer, open_discovery
 from .scripts import PUBLISH, HubKeys, publish_arguments
 from .server_info import mode_of, refusal
 
@@ -57,9 +57,9 @@ def publish(
         message: text or binary.
         channel: name of the channel; by default the message is a broadcast.
         name: name of the hub.
-        url: URL of the Redis server or of its sentinels, as for :class:`RedisBroker`.
+        url: URL of the Redis server, sentinels or cluster, as for :class:`RedisBroker`.
         timeout: seconds to connect, and again to wait for the reply; None for no limit. With
-            sentinels, publishing is tried again during a failover, for as long.
+            Sentinel or Cluster, publishing is tried again during a failover, for as long.
         history: number of messages to keep for each channel, the same as for the hubs'
             :class:`RedisBroker`; None for hubs without a history.
         history_seconds: how long they are kept, the same as for the hubs.
@@ -77,7 +77,7 @@ def publish(
     check_seconds("timeout", timeout)
     check_history(history, history_seconds)
     refuse_trio_task("publish", "hub.publish")
-    servers = _open_servers(url, timeout)
+    servers = _open_servers(url, timeout, name)
     errors = servers.errors
     keys = HubKeys(name)
     if history is None or channel == INCOMING:
@@ -148,8 +148,7 @@ def _send_to_master(
             if servers.is_master(master):
                 return
         except errors.ResponseError as error:
-            # Before Redis 7, the error of a script contains that of its command.
-            if not (isinstance(error, errors.ReadOnlyError) or "-READONLY " in str(error)):
+            if not servers.is_temporary(error):
                 raise
             servers.connect(master).connection_pool.disconnect(inuse_connections=False)
             failure = errors.ConnectionError(f"the server is not a master: {error}")
@@ -171,11 +170,12 @@ class BlockingServers:
     Args:
         url: the URL.
         timeout: seconds to connect, and again to wait for a reply; None for no limit.
+        hub: name of the hub.
     """
 
-    def __init__(self, url: str, timeout: float | None) -> None:
-        self.address: RedisAddress | SentinelAddress = parse_redis_url(url)
-        server = open_discovery(self.address)
+    def __init__(self, url: str, timeout: float | None, hub: str) -> None:
+        self.address: RedisAddress | SentinelAddress | ClusterAddress = parse_redis_url(url)
+        server = open_discovery(self.address, hub)
         self._server = server
         self.discovery: Discovery | None = server if isinstance(server, Discovery) else None
         self.errors: Any = import_redis()[0].exceptions
@@ -187,7 +187,10 @@ class BlockingServers:
         redis, _ = import_redis()
         limit, options = self._timeout, dict[str, Any]()
         if self.discovery is not None:
-            longest = DISCOVERY_TIMEOUT if server in self.discovery.servers else ATTEMPT_TIMEOUT
+            is_sentinel = (
+                isinstance(self.address, SentinelAddress) and server in self.address.sentinels
+            )
+            longest = DISCOVERY_TIMEOUT if is_sentinel else ATTEMPT_TIMEOUT
             limit = longest if limit is None else min(limit, longest)
             options["retry"] = None  # another server may be the master now
         if server.path is None:
@@ -204,6 +207,16 @@ class BlockingServers:
             socket_connect_timeout=limit,
             **options,
         )
+
+    def is_temporary(self, error: Exception) -> bool:
+        """Whether another server may accept what one has refused with an error."""
+        errors = self.errors
+        is_moving = isinstance(
+            error, errors.AskError | errors.TryAgainError | errors.ClusterDownError
+        )
+        # Before Redis 7, the error of a script contains that of its command.
+        is_replica = isinstance(error, errors.ReadOnlyError) or "-READONLY " in str(error)
+        return is_replica or (is_moving and self.discovery is not None)
 
     def find_master(self) -> RedisAddress:
         """Return the address of the master; ask for it unless it is known.
@@ -242,12 +255,12 @@ class BlockingServers:
             except (errors.AuthenticationError, errors.ResponseError, BrokerError) as error:
                 text = server.hide_credentials(str(error))
                 refusals.append(discovery.describe_refusal(server, text))
-            except (errors.ConnectionError, errors.TimeoutError) as error:
+            except (errors.ConnectionError, errors.TimeoutError, NoServer) as error:
                 failures.append(str(error))
         text = f"no address of {discovery}: {'; '.join(refusals + failures)}"
         raise errors.ConnectionError(text) if failures else BrokerError(text)
 
 
 @functools.lru_cache(maxsize=16)
-def _open_servers(url: str, timeout: float | None) -> BlockingServers:
-    return BlockingServers(url, timeout)
+def _open_servers(url: str, timeout: float | None, hub: str) -> BlockingServers:
+    return BlockingServers(url, timeout, hub)

@@ -46,12 +46,13 @@ class RedisBroker(Broker):
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
             ``unix://[[user]:password@]/path[?db=n]``: the address of a master, or one that always
-            leads to the master. Redis Cluster is supported only without a history. With Redis
-            Sentinel, ``redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db]``,
-            or ``rediss+sentinel://`` for TLS to the sentinels and the servers: the hosts are those
-            of sentinels, the name is that of the master, and the credentials are those for the
-            master. Sentinels that require a password of their own:
-            ``?sentinel_password=...``, with ``&sentinel_username=...``.
+            leads to the master. With Redis Sentinel,
+            ``redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db]``: the hosts
+            are those of sentinels, the name is that of the master, and the credentials are those
+            for the master. Credentials for the sentinels:
+            ``?sentinel_password=...&sentinel_username=...``. With Redis Cluster,
+            ``redis+cluster://[[user]:password@]host[:port][,host[:port]...]``, with one or more of
+            the nodes. ``rediss+sentinel://`` and ``rediss+cluster://`` for TLS to all servers.
         history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history,
             and topics of :mod:`trioglock.channels` have their own. Other programs publish with
@@ -108,7 +109,7 @@ class RedisBroker(Broker):
     async def open(
         self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
-        address, timings, keys = open_discovery(self._address), self._timings, HubKeys(name)
+        address, timings, keys = open_discovery(self._address, name), self._timings, HubKeys(name)
         has_history = not (self._retention is None and find_retention is None)
         commands = CommandPipeline(address, timings, keys.ids if has_history else None)
         retention = join_retentions(self._retention, find_retention)

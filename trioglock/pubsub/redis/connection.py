@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeAlias
 
 import trio
@@ -23,9 +23,9 @@ from ...retry import Backoff
 from ...transports.connecting import describe_failure
 from ...transports.tls import is_tls_failure
 from .address import RedisAddress, import_redis
-from .discovery import DISCOVERY_TIMEOUT, Discovery
+from .discovery import DISCOVERY_TIMEOUT, ClusterDiscovery, Discovery, NoServer
 from .scripts import PREPARE
-from .server_info import ServerInfo, parse_info, refusal
+from .server_info import SLOT_OWNER, ServerInfo, parse_info, refusal
 
 __all__ = [
     "Argument",
@@ -50,6 +50,13 @@ _NOT_MASTER = ("READONLY", "MASTERDOWN", "LOADING")
 
 _BUSY = ("BUSY ", "TRYAGAIN", "NOREPLICAS")
 """Error codes of a server that may accept the same command a little later."""
+
+_NOT_OWNER = ("MOVED ", "CLUSTERDOWN")
+"""Error codes of a node that no longer serves the slot of the hub."""
+
+_MIGRATING = "ASK "
+"""Error code of a node from which the slot of the hub is being moved, key by key. All keys of a hub
+must be on one node, so it waits until the move is over."""
 
 _CLUSTER = ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN")
 
@@ -143,10 +150,11 @@ class RedisConnection:
         if not isinstance(reply, self._reply_error):
             return reply
         text = str(reply)
-        if self.is_not_master(reply) or text.startswith(_BUSY):
+        is_moving = self.info.mode == SLOT_OWNER and text.startswith(_MIGRATING)
+        if self.is_not_master(reply) or text.startswith(_BUSY) or is_moving:
             raise RedisDisconnected(f"Redis is not ready: {text}")
         if text.startswith(_CLUSTER):
-            raise BrokerError(f"a Redis Cluster is not supported with a history: {text}")
+            raise BrokerError(f"a Redis Cluster requires redis+cluster:// for a history: {text}")
         raise BrokerError(f"Redis returned an error: {text}")
 
     def is_not_master(self, reply: Any) -> bool:
@@ -154,6 +162,8 @@ class RedisConnection:
         if not isinstance(reply, self._reply_error):
             return False
         text = str(reply)
+        if self.info.mode == SLOT_OWNER and text.startswith(_NOT_OWNER):
+            return True
         # Before Redis 7, the error of a script contains that of its command.
         return text.startswith(_NOT_MASTER) or "-READONLY " in text
 
@@ -197,7 +207,8 @@ async def open_connection(
         try:
             connection = await stack.enter_async_context(dial(server, timeout))
             with PeerTimeout(timeout) as deadline:
-                await _check_server(connection, server, history_key)
+                is_owner = isinstance(discovery, ClusterDiscovery)
+                await _check_server(connection, server, history_key, is_owner=is_owner)
             if deadline.expired:
                 raise _silence(server, timeout)
         except RedisDisconnected:
@@ -219,7 +230,7 @@ async def _find_server(discovery: Discovery, timeout: float) -> RedisAddress:
                     reply = await connection.request(*discovery.question)
                     return discovery.take_answer(server, reply)
                 raise _silence(server, timeout)
-        except RedisDisconnected as error:
+        except (RedisDisconnected, NoServer) as error:
             failures.append(str(error))
         except BrokerError as error:
             refusals.append(discovery.describe_refusal(server, str(error)))
@@ -255,10 +266,12 @@ async def _authenticate(connection: RedisConnection, address: RedisAddress) -> N
 
 
 async def _check_server(
-    connection: RedisConnection, address: RedisAddress, history_key: str | None
+    connection: RedisConnection, address: RedisAddress, history_key: str | None, *, is_owner: bool
 ) -> None:
     with suppress(BrokerError):  # the user may lack permission for INFO
         connection.info = parse_info(await connection.request("INFO"))
+    if is_owner:
+        connection.info = replace(connection.info, mode=SLOT_OWNER)
     info = connection.info
     if (error := refusal(info.mode, address, history=history_key is not None)) is not None:
         raise error

@@ -1,4 +1,4 @@
-"""Finding the server of a hub by asking other servers, such as sentinels.
+"""Finding the server of a hub by asking other servers, sentinels or the nodes of a cluster.
 
 No library does this here. The one for trio (coredis 6.9) reads messages ahead into queues without a
 limit, and cannot confirm the role of a server together with each write, as ``CommandPipeline``
@@ -7,15 +7,23 @@ does; to find an address on top of ``RedisConnection`` takes only one command.
 
 from __future__ import annotations
 
+import binascii
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from ...errors import BrokerError
-from .address import RedisAddress, SentinelAddress
+from .address import ClusterAddress, RedisAddress, SentinelAddress
 
-__all__ = ["DISCOVERY_TIMEOUT", "MASTER_EVENTS", "Discovery", "SentinelDiscovery", "open_discovery"]
+__all__ = [
+    "DISCOVERY_TIMEOUT",
+    "MASTER_EVENTS",
+    "ClusterDiscovery",
+    "Discovery",
+    "SentinelDiscovery",
+    "open_discovery",
+]
 
 DISCOVERY_TIMEOUT = 1.0
 """Seconds for which one of the servers is asked."""
@@ -42,8 +50,8 @@ class Discovery(ABC):
         """The servers, without credentials."""
 
     @abstractmethod
-    def parse_answer(self, reply: Any) -> RedisAddress:
-        """Return the server of the hub, from the reply to the question.
+    def parse_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
+        """Return the server of the hub, from the reply of a server to the question.
 
         Raises:
             BrokerError: the reply contains none.
@@ -55,7 +63,7 @@ class Discovery(ABC):
 
     def take_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
         """Parse a reply, and remember the answer and the server that gave it."""
-        self.found = self.parse_answer(reply)
+        self.found = self.parse_answer(server, reply)
         self.prefer(server)
         return self.found
 
@@ -82,7 +90,7 @@ class SentinelDiscovery(Discovery):
     def __str__(self) -> str:
         return str(self.address)
 
-    def parse_answer(self, reply: Any) -> RedisAddress:
+    def parse_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:  # noqa: ARG002
         if not reply:
             raise BrokerError(f"it knows no master named {self.address.name!r}")
         try:
@@ -118,11 +126,73 @@ class SentinelDiscovery(Discovery):
         return f"the sentinel at {server}: {text}"
 
 
+SLOTS = 2**14
+"""Number of hash slots of a cluster."""
+
+
+class ClusterDiscovery(Discovery):
+    """Asks the nodes of a cluster for the master that serves the hash slot of a hub.
+
+    https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+
+    Args:
+        address: some of the nodes. The others are asked too, as soon as they are known.
+        hash_tag: the part of the hub's keys that determines their slot.
+    """
+
+    question = ("CLUSTER", "SLOTS")
+
+    def __init__(self, address: ClusterAddress, hash_tag: str) -> None:
+        super().__init__(address.nodes)
+        self.address: ClusterAddress = address
+        self.slot: int = binascii.crc_hqx(hash_tag.encode(), 0) % SLOTS
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    def parse_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
+        nodes, found = list[RedisAddress](), None
+        try:
+            for first, last, *entries in reply:
+                masters_first = [_parse_node(server, entry) for entry in entries]
+                nodes += masters_first
+                if first <= self.slot <= last:
+                    found = masters_first[0]
+        except (ValueError, AttributeError, TypeError, IndexError):
+            raise BrokerError("it does not answer as a node of a cluster does") from None
+        self.servers = tuple(dict.fromkeys((*nodes, *self.address.nodes)))
+        if found is None:
+            raise NoServer(f"no node of the cluster serves the slot {self.slot}")
+        return found
+
+    def describe_refusal(self, server: RedisAddress, text: str) -> str:
+        if "cluster support disabled" in text:
+            return f"{server} does not belong to a cluster: use redis://{server}"
+        return f"{server}: {text}"
+
+
+def _parse_node(server: RedisAddress, entry: Any) -> RedisAddress:
+    """The address of a node, as reported by a server. Without a host, it is the server's host."""
+    host, port = entry[0], entry[1]
+    return replace(server, host=host.decode() if host else server.host, port=int(port))
+
+
+class NoServer(Exception):
+    """No server has the role that a hub requires, at present."""
+
+
 MASTER_EVENTS = ("+promoted-slave", "+switch-master")
 """The channels on which a sentinel reports a new master: the one that conducts the failover, and
 the others."""
 
 
-def open_discovery(address: RedisAddress | SentinelAddress) -> RedisAddress | Discovery:
-    """Return what finds the server of a hub; an address of a server finds itself."""
-    return SentinelDiscovery(address) if isinstance(address, SentinelAddress) else address
+def open_discovery(
+    address: RedisAddress | SentinelAddress | ClusterAddress, hub: str
+) -> RedisAddress | Discovery:
+    """Return what finds the server of the hub with a name; the address of a server is returned."""
+    match address:
+        case SentinelAddress():
+            return SentinelDiscovery(address)
+        case ClusterAddress():
+            return ClusterDiscovery(address, hub)
+    return address

@@ -67,7 +67,7 @@ class SentinelWatch:
             case [b"pong", _]:
                 pass
             case [host, port]:
-                self._change_master(self._discovery.parse_answer([host, port]))
+                self._change_master(self._discovery.parse_answer(self._sentinel, [host, port]))
 
     def _change_master(self, master: RedisAddress | None) -> None:
         discovery = self._discovery

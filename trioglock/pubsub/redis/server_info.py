@@ -8,7 +8,10 @@ from typing import Any
 
 from ...errors import BrokerError
 
-__all__ = ["ServerInfo", "mode_of", "parse_info", "refusal"]
+__all__ = ["SLOT_OWNER", "ServerInfo", "mode_of", "parse_info", "refusal"]
+
+SLOT_OWNER = "slot owner"
+"""The mode of a node of a cluster that was chosen because it serves the hash slot of the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class ServerInfo:
         identity: changes when the server restarts, and when it becomes the master; empty if
             unknown.
         master: address of the server's master if it is a replica, else None.
-        mode: ``standalone``, ``cluster`` or ``sentinel``.
+        mode: ``standalone``, ``cluster``, ``sentinel`` or :data:`SLOT_OWNER`.
     """
 
     identity: str = ""
@@ -56,7 +59,7 @@ def refusal(mode: str, address: object, *, history: bool) -> BrokerError | None:
         )
     if mode == "cluster" and history:
         return BrokerError(
-            f"{address} belongs to a Redis Cluster, which is not supported with a history: "
-            "use a single server, or omit history"
+            f"{address} belongs to a Redis Cluster, which requires another URL for a history: "
+            f"redis+cluster://{address}"
         )
     return None

@@ -1,0 +1,90 @@
+"""A Redis Cluster for tests, with three masters and a replica of each, on free ports."""
+
+from __future__ import annotations
+
+import binascii
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import count
+
+import pytest
+
+from tests.pubsub.redis_server import RealRedis, real_redis
+
+__all__ = ["RealCluster", "name_in", "real_cluster"]
+
+SECONDS = 30.0
+
+RANGES = (range(5461), range(5461, 10923), range(10923, 16384))
+"""The slots of the three masters, as redis-cli distributes them."""
+
+
+class RealCluster:
+    """The nodes: three masters and their replicas."""
+
+    def __init__(self, nodes: list[RealRedis]) -> None:
+        self.nodes = nodes
+
+    @property
+    def url(self) -> str:
+        """The URL with one of the nodes."""
+        return f"redis+cluster://127.0.0.1:{self.nodes[2].port}"
+
+    def wait_ready(self) -> None:
+        """Wait until each node knows all masters and replicas."""
+        deadline = time.monotonic() + SECONDS
+        while not all(
+            "cluster_state:ok" in node.ask("CLUSTER INFO")
+            and node.ask("CLUSTER NODES").count("slave") == 3
+            for node in self.nodes
+        ):
+            assert time.monotonic() < deadline, "the cluster does not start"
+            time.sleep(0.05)
+
+    def move_slot(self, slot: int, source: RealRedis, target: RealRedis) -> Iterator[None]:
+        """Move a slot, with pauses between the steps."""
+        source_id, target_id = (node.ask("CLUSTER MYID").split()[1] for node in (source, target))
+        check(target.ask(f"CLUSTER SETSLOT {slot} IMPORTING {source_id}"))
+        check(source.ask(f"CLUSTER SETSLOT {slot} MIGRATING {target_id}"))
+        yield
+        while keys := source.ask(f"CLUSTER GETKEYSINSLOT {slot} 1").splitlines()[2:-1]:
+            check(source.ask(f"MIGRATE 127.0.0.1 {target.port} {keys[0]} 0 5000"))
+            yield
+        for node in (target, source):
+            check(node.ask(f"CLUSTER SETSLOT {slot} NODE {target_id}"))
+
+
+def check(reply: str) -> None:
+    assert reply.startswith("+"), reply
+
+
+def slot_of(name: str) -> int:
+    return binascii.crc_hqx(name.encode(), 0) % 2**14
+
+
+def name_in(number: int) -> str:
+    """The name of a hub whose slot one of the masters serves."""
+    names = (f"hub-{number}-{suffix}" for suffix in count())
+    return next(name for name in names if slot_of(name) in RANGES[number])
+
+
+@contextmanager
+def real_cluster(options: tuple[str, ...] = ()) -> Iterator[RealCluster]:
+    """Run a cluster for the duration of a block."""
+    client = shutil.which("redis-cli")
+    if client is None:
+        pytest.skip("needs redis-cli: install redis-tools")
+    enabled = ("--cluster-enabled", "yes", "--cluster-node-timeout", "700")
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(real_redis(*enabled, *options)) for _ in range(6)]
+        addresses = [f"127.0.0.1:{node.port}" for node in nodes]
+        command = [client, "--cluster", "create", *addresses, "--cluster-replicas", "1"]
+        subprocess.run(  # noqa: S603
+            [*command, "--cluster-yes"], check=True, stdout=subprocess.DEVNULL, timeout=SECONDS
+        )
+        cluster = RealCluster(nodes)
+        cluster.wait_ready()
+        yield cluster

@@ -1,0 +1,113 @@
+"""``trioglock serve --reload``: find changed source files, and start the program again."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import cache_from_source
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+import trio
+
+__all__ = ["SourceWatcher", "restart"]
+
+POLL_INTERVAL = 0.5
+"""Seconds between two looks at the files."""
+
+LIBRARIES = frozenset({"site-packages", "dist-packages"})
+"""Names of the directories of installed packages (PEP 370, and Debian's Python policy)."""
+
+Files: TypeAlias = dict[str, tuple[int, int]]
+"""The paths in a directory with their modification times, in nanoseconds, and sizes."""
+
+
+class SourceWatcher:
+    """Finds changes of ``.py`` files in the directories of the project.
+
+    These are the directories of imported modules and those in which modules are searched, except
+    those of the standard library and of installed packages. Create it before the import of modules.
+    """
+
+    def __init__(self) -> None:
+        self.changed: str | None = None
+        """The file whose change was found."""
+        self._created = time.time_ns()
+        self._standard = tuple(
+            os.path.join(sysconfig.get_path(name), "")  # noqa: PTH118 - compared as str
+            for name in ("stdlib", "platstdlib")
+        )
+        self._directories: dict[str, Files | None] = {}
+        self._modules = 0  # their number when the directories were collected
+
+    def add_error(self, error: BaseException | None) -> None:
+        """Also watch the files that an exception refers to: their modules are not imported."""
+        while error is not None:
+            names = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+            if isinstance(error, SyntaxError) and error.filename is not None:
+                names.append(error.filename)
+            for name in names:
+                self._add(str(Path(name).parent))
+            error = error.__cause__
+
+    async def wait_changed(self) -> None:
+        """Wait until a file has changed, appeared or disappeared."""
+        while True:
+            # A file system may be slow.
+            await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
+            if self.changed is not None:
+                return
+            await trio.sleep(POLL_INTERVAL)
+
+    def _look(self) -> None:
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
+            for directory in _find_directories():
+                self._add(directory)
+        for directory, known in self._directories.items():
+            files = dict(_scan(directory))
+            if known is None:
+                # Changed since it was imported, if it was.
+                now = time.time_ns()
+                changed = {name for name, (at, _) in files.items() if self._created < at <= now}
+            else:
+                changed = {name for name, _ in files.items() ^ known.items()}
+            self._directories[directory] = files
+            for name in changed:
+                self.changed = name
+                # Python would use the compiled file after a change within a second (PEP 552).
+                with suppress(OSError, NotImplementedError):
+                    Path(cache_from_source(name)).unlink()
+
+    def _add(self, directory: str) -> None:
+        path = os.path.join(directory, "")  # noqa: PTH118
+        if not (path.startswith(self._standard) or LIBRARIES.intersection(Path(path).parts)):
+            self._directories.setdefault(directory, None)
+
+
+def _find_directories() -> Iterator[str]:
+    """Yield the directories of imported modules, and those in which modules are searched."""
+    yield from sys.path
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            yield str(Path(file).parent)
+
+
+def _scan(directory: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                with suppress(OSError):  # deleted in the meantime, or a lock of an editor
+                    status = entry.stat()
+                    yield entry.path, (status.st_mtime_ns, status.st_size)
+
+
+def restart() -> NoReturn:
+    """Replace this process by one with the same command line."""
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own arguments
