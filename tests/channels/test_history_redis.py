@@ -67,7 +67,7 @@ async def serving(broker: Broker) -> AsyncIterator[ChannelsSite]:
         yield site
 
 
-async def send(site: ChannelsSite, *numbers: int, topic: str = "room:1") -> None:
+async def send(site: ChannelsSite, *numbers: float, topic: str = "room:1") -> None:
     for number in numbers:
         await site.channels.broadcast(topic, "news", {"n": number})
 
@@ -174,6 +174,7 @@ async def test_topics_are_kept_for_different_times(redis: RealRedis) -> None:
         await send(site, 1, topic="short:1")
         await send(site, 1, topic="long:1")
         expired, kept = await read(raw, 1, topic="short:1"), await read(raw, 1, topic="long:1")
+        await send(site, 1.5, topic="short:1")
         await send(site, *range(2, 300), topic="long:1")
         await trio.sleep(0.4)
         await send(site, 2, topic="short:1")
