@@ -211,11 +211,11 @@ class Rate:
     arrive at the server in any ``per`` seconds. Their delay in the network varies, so the limit is
     enforced with a margin.
 
-    For the limits of :class:`trioglock.channels.Channels`, it is a token bucket: a client may send
-    ``messages`` at once, and ``messages / per`` in each second after that.
+    For the limits of a server, such as ``message_rate`` and ``byte_rate``, it is a token bucket: a
+    client may send ``messages`` at once, and ``messages / per`` in each second after that.
 
     Args:
-        messages: the number of messages.
+        messages: the number of messages, or of bytes for ``byte_rate``.
         per: the length of the window in seconds.
         margin: seconds added to the window of ``send_rate``. None means 5% of ``per``, but at most
             0.05.
@@ -410,8 +410,12 @@ class FlowOptions:
     fragments: bool = False
     codec: Codec[Any] | None = None
     requests: RequestFormat | None = None
+    message_rate: Rate | None = None
+    byte_rate: Rate | None = None
 
     def __post_init__(self) -> None:
+        check_rate("message_rate", self.message_rate)
+        check_rate("byte_rate", self.byte_rate)
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
             check_seconds(name, getattr(self, name))
         check_whole("max_queue", self.max_queue, least=1)
@@ -520,6 +524,16 @@ def check_whole(name: str, value: int | None, *, least: int, none: bool = True) 
         raise InvalidOption(f"{name} must be a whole number, not {value!r}")
     if value < least:
         raise InvalidOption(f"{name} must be at least {least}, not {value}")
+
+
+def check_rate(name: str, value: object) -> None:
+    """Raise InvalidOption unless ``value`` is a Rate without a margin, or None."""
+    if value is None or (isinstance(value, Rate) and value.margin is None):
+        return
+    raise InvalidOption(
+        f"{name} must be a Rate without a margin, such as Rate(1000, per=10), or None, not "
+        f"{describe_value(value)}"
+    )
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

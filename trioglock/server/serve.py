@@ -20,6 +20,7 @@ from ..options import (
     Compression,
     FlowKeywords,
     FlowOptions,
+    Rate,
     accepts_options,
     check_seconds,
     deflate_settings,
@@ -89,6 +90,11 @@ class ServeOptions(FlowKeywords, total=False):
             None for no limit.
         shutdown_timeout: seconds from closing the server until all remaining tasks are cancelled;
             None for no limit.
+        message_rate: the limit on the messages, pings and pongs of each client, such as
+            ``Rate(100, per=1)``. A client that sends faster is read more slowly, and closed with
+            1008 when it has been slowed down for ten periods longer than it has not. None for no
+            limit.
+        byte_rate: the same for the bytes that each client sends, including headers of frames.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
@@ -115,6 +121,8 @@ class ServeOptions(FlowKeywords, total=False):
     max_header_size: int
     open_timeout: float | None
     shutdown_timeout: float | None
+    message_rate: Rate | None
+    byte_rate: Rate | None
     max_size: int | None
     transport: ServerTransport | None
     codec: Codec[Any] | None
@@ -197,6 +205,11 @@ def serve(
                 "use NativeTransport or leave out the compression option"
             )
         upgrades = replace(upgrades, compression=None)
+    if not (transport.reports_pings or (flow.message_rate is None and flow.byte_rate is None)):
+        raise InvalidOption(
+            f"{type(transport).__name__} answers pings itself, so it cannot limit them: with "
+            "message_rate or byte_rate use NativeTransport"
+        )
     open_listeners = plan_listeners(host, port, bind)
     registry = ConnectionRegistry()
     runner = ConnectionRunner(
