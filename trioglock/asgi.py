@@ -24,7 +24,7 @@ from .errors import UsageError
 from .frames import Close, Codec, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .http import Request, Response
-from .options import FlowOptions, Overflow, Rate, RequestFormat, StallTimeout, take_options
+from .options import Overflow, Rate, RequestFormat, ServerFlowOptions, StallTimeout, take_options
 from .server import ConnectionRegistry, ConnectionRunner, HandshakeTarget, ServeTarget
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
@@ -105,7 +105,7 @@ class WebSocketApp:
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)
         # The ASGI server sends pings.
-        flow = FlowOptions(ping_interval=None, ping_timeout=None, **given)
+        flow = ServerFlowOptions(ping_interval=None, ping_timeout=None, **given)
         self.registry: ConnectionRegistry = ConnectionRegistry()
         """The open connections; :meth:`ConnectionRegistry.broadcast` sends to all of them."""
         self._target = target if isinstance(target, HandshakeTarget) else None

@@ -37,6 +37,7 @@ __all__ = [
     "Overflow",
     "Rate",
     "RequestFormat",
+    "ServerFlowOptions",
     "StallTimeout",
     "StreamSource",
 ]
@@ -410,12 +411,8 @@ class FlowOptions:
     fragments: bool = False
     codec: Codec[Any] | None = None
     requests: RequestFormat | None = None
-    message_rate: Rate | None = None
-    byte_rate: Rate | None = None
 
     def __post_init__(self) -> None:
-        check_rate("message_rate", self.message_rate)
-        check_rate("byte_rate", self.byte_rate)
         for name in ("ping_interval", "ping_timeout", "close_timeout", "write_timeout"):
             check_seconds(name, getattr(self, name))
         check_whole("max_queue", self.max_queue, least=1)
@@ -456,6 +453,28 @@ class FlowOptions:
             raise InvalidOption(
                 "codec needs whole messages: with fragments=True decode what you have received"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFlowOptions(FlowOptions):
+    """Timeouts and limits of a server's connection: keyword arguments of :func:`trioglock.serve`.
+
+    Raises:
+        InvalidOption: a field is of the wrong type or out of range.
+    """
+
+    message_rate: Rate | None = None
+    byte_rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        FlowOptions.__post_init__(self)
+        check_rate("message_rate", self.message_rate)
+        check_rate("byte_rate", self.byte_rate)
+
+    @property
+    def limits_rates(self) -> bool:
+        """Whether clients may be slowed down."""
+        return self.message_rate is not None or self.byte_rate is not None
 
 
 # Set by the opening handshake itself (RFC 6455, section 4.1).

@@ -12,7 +12,7 @@ from .._timer import GRACE_ROUNDS
 from ..disconnect import ConnectionLost, HeartbeatTimeout, Stalled
 from ..errors import DecodeError
 from ..frames import Close, Codec, Data, Event, Fragment, Ping, Pong, Violation
-from ..options import FlowOptions, StallTimeout
+from ..options import FlowOptions, ServerFlowOptions, StallTimeout
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
@@ -126,7 +126,7 @@ class LinkTasks:
         self._invalid = invalid
         self._requests = requests
         self._limiter: RateLimiter | None = None
-        if flow.message_rate is not None or flow.byte_rate is not None:
+        if isinstance(flow, ServerFlowOptions) and flow.limits_rates:
             self._limiter = RateLimiter(flow.message_rate, flow.byte_rate)
             link.report_all()
         self._read_pause = ReadPause()

@@ -19,8 +19,8 @@ from ..options import (
     DEFLATE,
     Compression,
     FlowKeywords,
-    FlowOptions,
     Rate,
+    ServerFlowOptions,
     accepts_options,
     check_seconds,
     deflate_settings,
@@ -148,7 +148,7 @@ class ServerOptions:
 @checks_keywords("serve")
 @accepts_options(
     [ServeOptions, FlowKeywords],
-    [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
+    [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, ServerFlowOptions],
 )
 def serve(
     target: ServeTarget,
@@ -191,7 +191,7 @@ def serve(
     server = take_options(ServerOptions, given)
     bind = take_options(BindOptions, given)
     handshakes = take_options(HandshakeOptions, given)
-    flow = take_options(FlowOptions, given)
+    flow = take_options(ServerFlowOptions, given)
     upgrades = take_options(UpgradeOptions, given)
     transport = server.transport or NativeTransport()
     if flow.fragments:
@@ -205,7 +205,7 @@ def serve(
                 "use NativeTransport or leave out the compression option"
             )
         upgrades = replace(upgrades, compression=None)
-    if not (transport.reports_pings or (flow.message_rate is None and flow.byte_rate is None)):
+    if flow.limits_rates and not transport.reports_pings:
         raise InvalidOption(
             f"{type(transport).__name__} answers pings itself, so it cannot limit them: with "
             "message_rate or byte_rate use NativeTransport"
