@@ -22,7 +22,7 @@ from tests.server.helpers import (
     request,
     serving,
 )
-from trioglock import HandshakeRefused, MemoryListener, connect, serve
+from trioglock import HandshakeRefused, MemoryListener, Response, connect, serve
 
 HALF_OPEN = 2000
 MAX_SIZE = 1000
@@ -328,3 +328,23 @@ async def test_a_client_that_does_not_read_is_dropped_and_the_others_served(
         await conn.wait_closed()
         assert 5 <= trio.current_time() - began <= 10
         await stuck.stream.aclose()
+
+
+@pytest.mark.parametrize(("pause", "is_complete"), [(0.9, True), (3, False)])
+async def test_a_long_response_has_more_time(
+    pause: float, is_complete: bool, autojump_clock: object
+) -> None:
+    """A client that reads 64 KiB per second gets all of it; a slower one is dropped."""
+    body = b"x" * 2**22
+    received = b""
+    async with serving(
+        Echo, LockstepListener(), process_request=lambda _: Response(200, body)
+    ) as site:
+        client = await site.raw()
+        await client.send(plain_request())
+        await client.head()
+        while data := await client.stream.receive_some(2**16):
+            received += data
+            await trio.sleep(pause)
+    assert (received == body) is is_complete
+    assert trio.current_time() < 10 + 2**22 / 2**16 + 10

@@ -59,6 +59,9 @@ PATIENCE = 0.05
 MAX_BATCH = 16
 """Maximum number of clients that are accepted before other tasks run."""
 
+MIN_RATE = 2**16
+"""Bytes per second at which a client has to receive a long response."""
+
 _logger = logging.getLogger("trioglock.server")
 
 
@@ -183,6 +186,7 @@ class HandshakeHandler:
                 handshake.rejected = True
                 handshake.received()
                 self._end_active(handshake)
+                handshake.extend(len(outcome.response.body) // MIN_RATE)
                 await send_response(*outcome)
             if scope.cancelled_caught:
                 self._log_timeout(handshake)

@@ -55,6 +55,11 @@ class PendingHandshake:
             self._later = self.deadline.time
             self.deadline.move(soon)
 
+    def extend(self, seconds: int) -> None:
+        """Allow more time, for a long response."""
+        if seconds:
+            self.deadline.move(self.deadline.time + seconds)
+
     def received(self) -> None:
         self.waiting = False
         if self._later is not None:

@@ -86,8 +86,8 @@ class ServeOptions(FlowKeywords, total=False):
             header of the PROXY protocol, version 1 or 2.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
-        open_timeout: seconds for TLS and the opening handshake, including ``process_request``;
-            None for no limit.
+        open_timeout: seconds for TLS and the opening handshake, including ``process_request`` and
+            its response, which has a second more for each 64 KiB; None for no limit.
         shutdown_timeout: seconds from closing the server until all remaining tasks are cancelled;
             None for no limit.
         message_rate: the limit on the messages, pings and pongs of each client, such as
