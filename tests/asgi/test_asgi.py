@@ -30,6 +30,7 @@ from trioglock import (
     InvalidOption,
     Rate,
     Reply,
+    Response,
     Socket,
     UsageError,
     connect,
@@ -83,11 +84,13 @@ async def running(app: Any, *, graceful_timeout: float = 3) -> AsyncIterator[str
             stop.set()
 
 
-async def get(where: str) -> bytes:
+async def get(where: str, method: str = "GET") -> bytes:
     """The whole response to a plain request."""
-    host, _, port = where.partition(":")
+    address, _, path = where.partition("/")
+    host, _, port = address.partition(":")
+    head = f"{method} /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with await trio.open_tcp_stream(host, int(port)) as stream:
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await stream.send_all(head.encode())
         return b"".join([part async for part in stream])
 
 
@@ -198,6 +201,45 @@ async def test_plain_http_is_told_what_this_is() -> None:
         answer = await get(where)
         assert answer.startswith(b"HTTP/1.1 426")
         assert b"only accepts WebSocket" in answer
+
+
+async def test_paths() -> None:
+    hub = Hub()
+    page = Response(200, "<h1>hello</h1>", {"Content-Type": "text/html"})
+    app = WebSocketApp({"/live/*": hub.socket, "/hello": say_hello, "/": page})
+    async with hub, running(app) as where:
+        async with connect(f"ws://{where}/live/news") as conn:
+            await hub.publish("new", "news")
+            assert await conn.receive() == "new"
+        async with connect(f"ws://{where}/hello") as conn:
+            assert await conn.receive() == "hello"
+            await conn.send("and you")
+        for path in ("/other", "/"):
+            with pytest.raises(HandshakeRefused) as refused:
+                async with connect(f"ws://{where}{path}"):
+                    pass
+            assert refused.value.status == 403
+        answer = await get(where)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"content-type: text/html" in answer
+        assert b"<h1>hello</h1>" in answer
+        assert (await get(f"{where}/live/x")).startswith(b"HTTP/1.1 426")
+        assert (await get(f"{where}/other")).startswith(b"HTTP/1.1 404")
+        assert (await get(where, "DELETE")).startswith(b"HTTP/1.1 405")
+        assert b"hello" not in await get(where, "HEAD")
+
+
+async def test_paths_below_a_mount() -> None:
+    """The patterns do not include the path of the mount."""
+    hub = Hub()
+    app = Starlette(routes=[Mount("/app", WebSocketApp({"/live/*": hub.socket}))])
+    async with hub, running(app) as where:
+        async with connect(f"ws://{where}/app/live/news") as conn:
+            await hub.publish("new", "news")
+            assert await conn.receive() == "new"
+        with pytest.raises(HandshakeRefused):
+            async with connect(f"ws://{where}/live/news"):
+                pass
 
 
 # Without a network: a server with unusual events.

@@ -11,8 +11,8 @@ import socket
 import ssl
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from operator import attrgetter
@@ -49,7 +49,10 @@ RELOAD_DRAIN = 1
 DEFAULT_NAME = "trioglock"
 """The name of the new Hub."""
 
-KINDS = "a Hub, a Channels, a Socket class, a function that returns a Socket, or an async handler"
+KINDS = (
+    "a Hub, a Channels, a Socket class, a function that returns a Socket, an async handler, or a "
+    "mapping of paths to targets"
+)
 
 SIGNALS = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
 
@@ -282,7 +285,8 @@ def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub, a server for Phoenix Channels, or your own target.
 
     TARGET is the module:name of a Hub, a Channels, a Socket class, a function that returns a
-    Socket, or an async handler. The hub of a Channels is opened as well. 'echo' is an echo server.
+    Socket, an async handler, or a mapping of paths to targets. The hubs of these are opened as
+    well. 'echo' is an echo server.
 
     Without TARGET, the command serves a new Hub. Browsers subscribe to the channel in the path of
     their URL. A hub has a page at / that shows the messages of all channels live.
@@ -374,7 +378,7 @@ def load_target(settings: Settings) -> Any:
         return target.socket
     if isinstance(target, HubTarget) and target.has_default_socket:
         return target.hub
-    if not callable(target) and not isinstance(target, Hub | HubTarget | ChannelsTarget):
+    if not callable(target) and not isinstance(target, Hub | HubTarget | ChannelsTarget | Mapping):
         raise InvalidOption(f"{settings.target} must be {KINDS}, not {target!r}")
     if isinstance(target, type) and not issubclass(target, Socket):
         hint = ": serve a Channels with a route to it" if issubclass(target, Channel) else ""
@@ -398,16 +402,19 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
         shutdown_timeout=min(settings.drain, RELOAD_DRAIN) if settings.reload else settings.drain,
         ssl_context=settings.make_ssl_context(),
     )
-    owner = target.hub if isinstance(target, ChannelsTarget | HubTarget) else target
-    hub = owner if isinstance(owner, Hub) else None
+    targets = target.values() if isinstance(target, Mapping) else [target]
+    owners = [one.hub if isinstance(one, ChannelsTarget | HubTarget) else one for one in targets]
+    hubs = dict.fromkeys([owner for owner in owners if isinstance(owner, Hub)])
     if not isinstance(target, Hub) and settings.page:
         raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
-    if settings.is_worker and hub is not None and isinstance(hub.broker, MemoryBroker):
+    if settings.is_worker and any(isinstance(hub.broker, MemoryBroker) for hub in hubs):
         raise InvalidOption(
             f"{settings.target} connects only the clients of one process: give its Hub a broker, "
             "such as Hub(broker=RedisBroker(url)), or use --workers 1"
         )
-    async with nullcontext() if hub is None else hub:
+    async with AsyncExitStack() as stack:
+        for hub in hubs:
+            await stack.enter_async_context(hub)
         endpoints = None
         if isinstance(target, Hub):
             # A user's Hub may have subscribers in other processes.
@@ -416,7 +423,7 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
         plain = PlainRequests(
             settings.health,
             settings.make_static_files(),
-            hub,
+            hubs,
             rules.refuse_client if endpoints is None else endpoints.process_request,
         )
         options["process_request"] = plain.process_request

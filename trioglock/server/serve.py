@@ -15,6 +15,7 @@ from .._hints import checks_keywords, describe_value
 from .._scope import is_graceful, open_scope, scope_function
 from ..errors import InvalidOption
 from ..frames import Codec
+from ..http import Response
 from ..options import (
     DEFLATE,
     Compression,
@@ -36,9 +37,10 @@ from ..transports import (
 from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
 from .client_address import Networks
-from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget, is_handler
+from .connections import ConnectionRegistry, ConnectionRunner
 from .descriptors import raise_descriptor_limit
 from .forwarded import TrustedProxies
+from .routes import Routes, ServeTargets
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]
@@ -151,7 +153,7 @@ class ServerOptions:
     [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, ServerFlowOptions],
 )
 def serve(
-    target: ServeTarget,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     **options: Unpack[ServeOptions],
@@ -174,7 +176,10 @@ def serve(
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is
             called for each connection; or ``async def handler(conn)``: the connection closes when
-            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`.
+            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`. Or a
+            mapping of paths to targets, and to a :class:`Response` for plain HTTP: ``"/feed"`` is
+            exactly this path, and ``"/live/*"`` all paths that begin with ``/live/``, unless there
+            is a longer pattern. Clients of other paths get 404.
         host: an address or name to listen on; None for every interface.
         port: the port; 0 chooses a free one (see :attr:`Server.port`).
         options: the keys of :class:`ServeOptions`.
@@ -195,7 +200,6 @@ def serve(
     upgrades = take_options(UpgradeOptions, given)
     transport = server.transport or NativeTransport()
     if flow.fragments:
-        _check_fragments(transport, target)
         upgrades = replace(upgrades, fragments=True)
     if not transport.compresses:
         settings = deflate_settings(upgrades.compression)
@@ -211,26 +215,27 @@ def serve(
             "message_rate or byte_rate use NativeTransport"
         )
     open_listeners = plan_listeners(host, port, bind)
+    routes = Routes(target, flow, upgrades)
+    if flow.fragments:
+        _check_fragments(transport, routes)
     registry = ConnectionRegistry()
-    runner = ConnectionRunner(
-        target, flow, registry, trace=server.trace, max_size=upgrades.max_size
-    )
+    runner = ConnectionRunner(flow, registry, trace=server.trace, max_size=upgrades.max_size)
 
     def create(listeners: Sequence[trio.abc.Listener[Any]]) -> Server:
-        handler = HandshakeHandler(transport, upgrades, handshakes, target)
+        handler = HandshakeHandler(transport, routes, handshakes)
         return Server(listeners, handler, runner, registry, server.shutdown_timeout)
 
     return _serving(open_listeners, create)
 
 
-def _check_fragments(transport: ServerTransport, target: ServeTarget) -> None:
+def _check_fragments(transport: ServerTransport, routes: Routes) -> None:
     """Raise InvalidOption if fragments cannot be received."""
     if not transport.receives_fragments:
         raise InvalidOption(
             f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
             "NativeTransport"
         )
-    if not is_handler(target):
+    if not all(route.is_handler or isinstance(route.target, Response) for route in routes):
         raise InvalidOption(
             "the hooks of a Socket need whole messages: with fragments=True serve an async "
             "handler, and use conn.receive_fragments() in it"
@@ -261,7 +266,7 @@ async def _serving(
 
 @checks_keywords("serve_forever", ServeOptions)
 async def serve_forever(
-    target: ServeTarget,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     *,

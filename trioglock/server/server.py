@@ -166,10 +166,11 @@ class Server:
     async def _serve(self, stream: trio.abc.Stream) -> None:
         """Serve one client, from the opening handshake to the end."""
         try:
-            link = await self._handshakes.run(stream, self._nursery)
-            if link is not None:
+            accepted = await self._handshakes.run(stream, self._nursery)
+            if accepted is not None:
+                link, route = accepted
                 try:
-                    await self._runner.run(link, self._nursery)
+                    await self._runner.run(link, route, self._nursery)
                 finally:
                     self._handshakes.release(link)
         finally:
