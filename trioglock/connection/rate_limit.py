@@ -16,7 +16,6 @@ PATIENCE = 10
 PARTS = 64
 """After waiting, this part of the limit may be received at once."""
 
-
 TOLERANCE = 1e-6
 """Tokens that a peer may be ahead: the refill is not exact."""
 
