@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeAlias, TypedDict, Unpack
 from urllib.parse import quote
 
@@ -24,8 +25,15 @@ from .errors import UsageError
 from .frames import Close, Codec, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .http import Request, Response
-from .options import FlowOptions, Overflow, RequestFormat, StallTimeout, take_options
-from .server import ConnectionRegistry, ConnectionRunner, HandshakeTarget, ServeTarget
+from .options import Overflow, Rate, RequestFormat, ServerFlowOptions, StallTimeout, take_options
+from .server import (
+    ConnectionRegistry,
+    ConnectionRunner,
+    HandshakeTarget,
+    Route,
+    Routes,
+    ServeTargets,
+)
 from .transports import Handshake, Link, LinkBroken, Origins, UpgradeOptions
 from .transports.http1 import STREAM_ERRORS
 from .transports.urls import is_host_header
@@ -53,6 +61,8 @@ class ASGIOptions(TypedDict, total=False):
         write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
         stall_timeout: as for :func:`trioglock.serve`.
+        message_rate: as for :func:`trioglock.serve`, without pings and pongs.
+        byte_rate: as for :func:`trioglock.serve`, for the bytes of the messages.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits.
@@ -67,6 +77,8 @@ class ASGIOptions(TypedDict, total=False):
     close_timeout: float | None
     write_timeout: float | None
     stall_timeout: float | StallTimeout | None
+    message_rate: Rate | None
+    byte_rate: Rate | None
     max_queue: int | None
     write_limit: int
     overflow: Overflow
@@ -96,16 +108,16 @@ class WebSocketApp:
     """
 
     @checks_keywords("WebSocketApp", ASGIOptions)
-    def __init__(self, target: ServeTarget, **options: Unpack[ASGIOptions]) -> None:
+    def __init__(self, target: ServeTargets, **options: Unpack[ASGIOptions]) -> None:
         given: dict[str, Any] = {**options}
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)
         # The ASGI server sends pings.
-        flow = FlowOptions(ping_interval=None, ping_timeout=None, **given)
+        flow = ServerFlowOptions(ping_interval=None, ping_timeout=None, **given)
         self.registry: ConnectionRegistry = ConnectionRegistry()
         """The open connections; :meth:`ConnectionRegistry.broadcast` sends to all of them."""
-        self._target = target if isinstance(target, HandshakeTarget) else None
-        self._runner = ConnectionRunner(target, flow, self.registry, trace=trace)
+        self._routes = Routes(target, flow, self._upgrades)
+        self._runner = ConnectionRunner(flow, self.registry, trace=trace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection (ASGI 3.0).
@@ -121,31 +133,60 @@ class WebSocketApp:
             case "lifespan":
                 await _answer_lifespan(receive, send)
             case _:
-                await _refuse_http(send)
+                await self._respond(scope, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         event = await receive()
         if event["type"] != "websocket.connect":
             return
-        headers = _headers(scope)
-        subprotocol = self._choose(scope.get("subprotocols", ()))
+        request, route = self._find_route(scope)
+        offered = tuple(scope.get("subprotocols", ()))
+        subprotocol = self._choose(offered)
         wanted = self._upgrades.subprotocols
-        if not self._is_allowed(headers.get("Origin")) or (wanted and subprotocol is None):
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        request = _request(scope, headers)
+        allowed = self._is_allowed(request.headers.get("Origin"))
         admitted: object = None
-        if self._target is not None:
-            admitted = await self._admit(request, self._target)
-            if isinstance(admitted, Response):
-                await send({"type": "websocket.close", "code": 1008})  # the server responds 403
-                return
-            if not wanted:
-                offered = tuple(scope.get("subprotocols", ()))
-                subprotocol = self._target._select_subprotocol(request, offered)  # noqa: SLF001
+        if route is None or not allowed or (wanted and subprotocol is None):
+            admitted = Response(403)
+        elif isinstance(route.target, Response):
+            admitted = route.target
+        elif isinstance(route.target, HandshakeTarget):
+            admitted = await self._admit(request, route.target)
+        if route is None or isinstance(admitted, Response):
+            await send({"type": "websocket.close", "code": 1008})  # the server responds 403
+            return
+        if route.upgrades.select_subprotocol is not None:
+            subprotocol = route.upgrades.select_subprotocol(request, offered)
         link = _ASGILink(_handshake(scope, request, subprotocol, admitted), receive, send)
         async with open_scope() as nursery:
-            await self._runner.run(link, nursery)
+            await self._runner.run(link, route, nursery)
+
+    async def _respond(self, scope: Scope, send: Send) -> None:
+        """Respond to plain HTTP."""
+        request, route = self._find_route(scope)
+        response = Response(404) if route is None else route.respond(request)
+        if response is None:
+            # RFC 9110, section 15.5.22.
+            text = "this address only accepts WebSocket\n"
+            response = Response(426, text, {"Upgrade": "websocket"})
+        headers = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in response.headers.pairs()
+        ]
+        start = {"type": "http.response.start", "status": response.status, "headers": headers}
+        await send(start)
+        body = b"" if request.method == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": body})
+
+    def _find_route(self, scope: Scope) -> tuple[Request, Route | None]:
+        request = _request(scope)
+        # The application may be mounted below a path.
+        root = quote(scope.get("root_path", ""))
+        if not request.path.startswith(f"{root}/"):
+            root = ""
+        route = self._routes.find(request.path.removeprefix(root))
+        if route is not None and route.prefix != "/":
+            request = replace(request, prefix=root + route.prefix)
+        return request, route
 
     async def _admit(self, request: Request, target: HandshakeTarget) -> object:
         try:
@@ -173,14 +214,15 @@ def _headers(scope: Scope) -> Headers:
     )
 
 
-def _request(scope: Scope, headers: Headers) -> Request:
+def _request(scope: Scope) -> Request:
     raw: bytes | None = scope.get("raw_path")
     path = quote(scope["path"]) if raw is None else raw.decode("latin-1").partition("?")[0]
     query = scope.get("query_string", b"").decode("latin-1")
     client: Sequence[Any] | None = scope.get("client")
     return Request(
         target=f"{path}{'?' if query else ''}{query}",
-        headers=headers,
+        headers=_headers(scope),
+        method=scope.get("method", "GET"),
         # Headers added by proxies are not used: a client could have sent them itself.
         peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
         # Some servers pass on the HTTP scheme.
@@ -218,13 +260,6 @@ async def _answer_lifespan(receive: Receive, send: Send) -> None:
         await send({"type": f"{event}.complete"})
         if event == "lifespan.shutdown":
             return
-
-
-async def _refuse_http(send: Send) -> None:
-    """Respond to plain HTTP with 426 (RFC 9110, section 15.5.22)."""
-    headers = [(b"content-type", b"text/plain"), (b"upgrade", b"websocket")]
-    await send({"type": "http.response.start", "status": 426, "headers": headers})
-    await send({"type": "http.response.body", "body": b"this address only accepts WebSocket\n"})
 
 
 class _ASGILink(Link):

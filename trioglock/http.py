@@ -30,6 +30,8 @@ class Request:
             if the context did not verify it. None without TLS, and if the client sent none.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
+        prefix: the part of the path before the ``*`` of the pattern under which the target is
+            served, such as ``"/live/"``; "/" without such a pattern.
         data: what ``process_request`` attaches for hooks and handlers, which find it in
             ``conn.http_request.data``, such as the user.
     """
@@ -41,6 +43,7 @@ class Request:
     secure: bool = False
     peer_certificate: dict[str, Any] | None = field(default=None, repr=False, hash=False)
     peer_certificate_der: bytes | None = field(default=None, repr=False)
+    prefix: str = field(default="/", repr=False)
     data: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -50,6 +53,11 @@ class Request:
     def path(self) -> str:
         """The target without its query, still percent-encoded."""
         return self._url.partition("?")[0]
+
+    @property
+    def subpath(self) -> str:
+        """The rest of the path after ``prefix``, such as ``"news"``, still percent-encoded."""
+        return self.path.removeprefix(self.prefix)
 
     @property
     def query(self) -> str:

@@ -28,7 +28,9 @@ from trioglock import (
     HandshakeRefused,
     InvalidFrame,
     InvalidOption,
+    Rate,
     Reply,
+    Response,
     Socket,
     UsageError,
     connect,
@@ -82,11 +84,13 @@ async def running(app: Any, *, graceful_timeout: float = 3) -> AsyncIterator[str
             stop.set()
 
 
-async def get(where: str) -> bytes:
+async def get(where: str, method: str = "GET") -> bytes:
     """The whole response to a plain request."""
-    host, _, port = where.partition(":")
+    address, _, path = where.partition("/")
+    host, _, port = address.partition(":")
+    head = f"{method} /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with await trio.open_tcp_stream(host, int(port)) as stream:
-        await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        await stream.send_all(head.encode())
         return b"".join([part async for part in stream])
 
 
@@ -199,6 +203,45 @@ async def test_plain_http_is_told_what_this_is() -> None:
         assert b"only accepts WebSocket" in answer
 
 
+async def test_paths() -> None:
+    hub = Hub()
+    page = Response(200, "<h1>hello</h1>", {"Content-Type": "text/html"})
+    app = WebSocketApp({"/live/*": hub.socket, "/hello": say_hello, "/": page})
+    async with hub, running(app) as where:
+        async with connect(f"ws://{where}/live/news") as conn:
+            await hub.publish("new", "news")
+            assert await conn.receive() == "new"
+        async with connect(f"ws://{where}/hello") as conn:
+            assert await conn.receive() == "hello"
+            await conn.send("and you")
+        for path in ("/other", "/"):
+            with pytest.raises(HandshakeRefused) as refused:
+                async with connect(f"ws://{where}{path}"):
+                    pass
+            assert refused.value.status == 403
+        answer = await get(where)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"content-type: text/html" in answer
+        assert b"<h1>hello</h1>" in answer
+        assert (await get(f"{where}/live/x")).startswith(b"HTTP/1.1 426")
+        assert (await get(f"{where}/other")).startswith(b"HTTP/1.1 404")
+        assert (await get(where, "DELETE")).startswith(b"HTTP/1.1 405")
+        assert b"hello" not in await get(where, "HEAD")
+
+
+async def test_paths_below_a_mount() -> None:
+    """The patterns do not include the path of the mount."""
+    hub = Hub()
+    app = Starlette(routes=[Mount("/app", WebSocketApp({"/live/*": hub.socket}))])
+    async with hub, running(app) as where:
+        async with connect(f"ws://{where}/app/live/news") as conn:
+            await hub.publish("new", "news")
+            assert await conn.receive() == "new"
+        with pytest.raises(HandshakeRefused):
+            async with connect(f"ws://{where}/live/news"):
+                pass
+
+
 # Without a network: a server with unusual events.
 
 
@@ -258,6 +301,22 @@ async def test_the_request_of_a_connection(autojump_clock: MockClock) -> None:
     server.scope |= {"query_string": b"a=1", "client": ("192.0.2.1", 5000), "scheme": "wss"}
     await server.run(WebSocketApp(handler))
     assert seen == ["/%C3%BC", "a=1", "example.org", "192.0.2.1:5000", True, {}]
+
+
+async def test_messages_are_limited(autojump_clock: MockClock) -> None:
+    """Only messages: the ASGI server answers pings."""
+    times: list[float] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        async for _ in conn:
+            times.append(trio.current_time())  # noqa: PERF401 - a list would not show when
+
+    server = Server()
+    for _ in range(3):
+        server.post.send_nowait({"type": "websocket.receive", "text": "x"})
+    server.post.send_nowait({"type": "websocket.disconnect", "code": 1000})
+    await server.run(WebSocketApp(handler, message_rate=Rate(1, per=2)))
+    assert times == pytest.approx([times[0], times[0] + 2, times[0] + 4])
 
 
 SERVERS = [

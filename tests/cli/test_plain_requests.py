@@ -52,7 +52,7 @@ def directory(tmp_path: Path) -> Path:
 @asynccontextmanager
 async def files_served(directory: Path, **options: Any) -> AsyncIterator[Site]:
     """Serve the files of a directory, and echo messages."""
-    plain = PlainRequests(None, StaticFiles(str(directory)), None, lambda _: None)
+    plain = PlainRequests(None, StaticFiles(str(directory)), [], lambda _: None)
     async with serving(Echo, process_request=plain.process_request, **options) as site:
         yield site
 
@@ -251,7 +251,7 @@ async def test_the_memory_for_files_is_limited(
 
 async def test_the_health_check_of_a_server_that_shuts_down(autojump_clock: MockClock) -> None:
     """A client that has already connected gets 503."""
-    plain = PlainRequests("/health", None, None, lambda _: None)
+    plain = PlainRequests("/health", None, [], lambda _: None)
     async with serving(Echo, process_request=plain.process_request) as site:
         plain.server = site.server
         for method in ("GET", "HEAD"):

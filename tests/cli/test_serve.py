@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -94,6 +95,7 @@ def test_output(settings: dict[str, Any], line: str | None) -> None:
 
 
 CHANNELS = """
+from trioglock import Response
 from trioglock.channels import Answer, Channel, Channels
 from trioglock.pubsub import Hub
 
@@ -106,6 +108,11 @@ class Room(Channel):
 
 hub = Hub()
 channels = Channels({"room:*": Room}, hub=hub)
+paths = {
+    "/live/*": hub.socket,
+    "/socket/websocket": channels.socket,
+    "/": Response(200, "hello"),
+}
 number = 1
 """
 
@@ -124,6 +131,34 @@ def test_channels_of_a_module(target: str, folder: Path) -> None:
         assert client.recv(5) == '["1","2","room:1","phx_reply",{"response":[7],"status":"ok"}]'
 
 
+def test_paths_of_a_module(folder: Path) -> None:
+    """The hub of several targets is opened once."""
+    (folder / "app.py").write_text(CHANNELS)
+    with serve_in_thread(target="app:paths") as at:
+        page = get(at)
+        assert (page.status, page.body) == (200, b"hello")
+        with (
+            connect_browser(f"ws://{at}/live/news?after=", proxy=None) as browser,
+            connect_browser(f"ws://{at}/socket/websocket?vsn=2.0.0", proxy=None) as client,
+        ):
+            assert json.loads(browser.recv(5)) == {"subscribed": "news", "id": None}
+            client.send('["1","1","room:1","phx_join",{}]')
+            assert client.recv(5) == '["1","1","room:1","phx_reply",{"response":{},"status":"ok"}]'
+
+
+def test_paths_have_no_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "app.py").write_text(CHANNELS)
+    assert main(["serve", "app:paths", "--port", "0", "--page"]) == 1
+    assert "--page requires a Hub, and app:paths is not a Hub" in capsys.readouterr().err
+
+
+def test_a_bad_path_of_a_module(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "app.py").write_text(CHANNELS + "paths['live'] = hub.socket\n")
+    assert main(["serve", "app:paths", "--port", "0"]) == 1
+    error = "trioglock serve: 'live' is not the path of a target: it must start with '/'\n"
+    assert capsys.readouterr().err == error
+
+
 def test_the_output_has_the_url_of_phoenix_clients(folder: Path) -> None:
     (folder / "app.py").write_text(CHANNELS)
     settings = Settings(target="app:channels", host="::")
@@ -131,10 +166,11 @@ def test_the_output_has_the_url_of_phoenix_clients(folder: Path) -> None:
     assert lines == ["serving on :::80", "Phoenix clients: ws://127.0.0.1:80/socket/websocket"]
 
 
-async def test_workers_refuse_channels_with_a_hub_in_memory(folder: Path) -> None:
+@pytest.mark.parametrize("target", ["app:channels", "app:paths"])
+async def test_workers_refuse_channels_with_a_hub_in_memory(target: str, folder: Path) -> None:
     (folder / "app.py").write_text(CHANNELS)
-    settings = Settings(target="app:channels", workers=2, ready_fd=0)
-    with pytest.raises(InvalidOption, match=r"^app:channels connects only .* a broker, such as"):
+    settings = Settings(target=target, workers=2, ready_fd=0)
+    with pytest.raises(InvalidOption, match=rf"^{target} connects only .* a broker, such as"):
         async with open_server(settings, load_target(settings)):
             pass
 
@@ -158,7 +194,8 @@ def test_what_cannot_be_served(name: str, problem: str, folder: Path) -> None:
     """The error says what can be."""
     (folder / "app.py").write_text(CHANNELS)
     kinds = (
-        "a Hub, a Channels, a Socket class, a function that returns a Socket, or an async handler"
+        "a Hub, a Channels, a Socket class, a function that returns a Socket, an async handler, or "
+        "a mapping of paths to targets"
     )
     with pytest.raises(InvalidOption) as error:
         load_target(Settings(target=f"app:{name}"))
@@ -331,7 +368,7 @@ def test_imports() -> None:
     """A server does not import libraries for terminals."""
     program = (
         "import sys, trioglock.cli.serve; "
-        "sys.exit([name for name in ('rich', 'prompt_toolkit', 'plotille', 'hdrh') "
+        "sys.exit([name for name in ('rich', 'prompt_toolkit', 'plotille') "
         "if name in sys.modules] or 0)"
     )
     done = subprocess.run(  # noqa: S603

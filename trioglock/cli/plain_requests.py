@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from ..errors import InvalidOption
 from ..http import Request, Response
@@ -31,7 +31,7 @@ class PlainRequests:
     Args:
         health: the path of the health check, if there is one.
         files: the files to serve, if there are any.
-        hub: the hub whose broker the server needs, if it has one.
+        hubs: the hubs whose brokers the server needs.
         process_others: answers all other requests, also those that ask for a WebSocket.
     """
 
@@ -39,14 +39,14 @@ class PlainRequests:
         self,
         health: str | None,
         files: StaticFiles | None,
-        hub: Hub | None,
+        hubs: Iterable[Hub],
         process_others: Callable[[Request], Response | None],
     ) -> None:
         self.server: Server | None = None
         """Set this once the server is open."""
         self._health = health
         self._files = files
-        self._hub = hub
+        self._hubs = hubs
         self._process_others = process_others
 
     def process_request(self, request: Request) -> Response | Awaitable[Response] | None:
@@ -61,7 +61,7 @@ class PlainRequests:
     def _check_health(self) -> Response:
         if self.server is not None and self.server.closing:
             return Response(503, "the server is shutting down\n", NO_STORE)
-        if self._hub is not None and not self._hub.statistics().broker_up:
+        if not all(hub.statistics().broker_up for hub in self._hubs):
             return Response(503, "the hub cannot reach its broker\n", NO_STORE)
         return Response(200, "ok\n", NO_STORE)
 

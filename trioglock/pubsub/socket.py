@@ -226,6 +226,8 @@ class HubSocket(Socket[ClientSubscriber | None]):
     def channel_of(self, request: Request) -> str:
         """Return the channel of a client: by default the path without its first slash.
 
+        If the hub is served at ``"/live/*"``, the channel of ``/live/news`` is ``news``.
+
         Args:
             request: the request of the client.
 
@@ -233,7 +235,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
             InvalidOption: the client may not subscribe to the channel. The connection is closed
                 with code 1008 and the message of the exception.
         """
-        channel = check_channel(unquote(request.path)[1:])
+        channel = check_channel(unquote(request.subpath))
         if channel == INCOMING or channel.startswith(TOPIC_PREFIX):
             raise InvalidOption(f"clients cannot subscribe to {channel!r}")
         return channel

@@ -1,12 +1,7 @@
 """The server: ``serve()``, and the targets that it runs on each connection."""
 
-from .connections import (
-    ConnectionHandler,
-    ConnectionRegistry,
-    ConnectionRunner,
-    HandshakeTarget,
-    ServeTarget,
-)
+from .connections import ConnectionRegistry, ConnectionRunner
+from .routes import ConnectionHandler, HandshakeTarget, Route, Routes, ServeTarget, ServeTargets
 from .serve import ServeOptions, serve, serve_forever
 from .server import Server
 
@@ -15,8 +10,11 @@ __all__ = [
     "ConnectionRegistry",
     "ConnectionRunner",
     "HandshakeTarget",
+    "Route",
+    "Routes",
     "ServeOptions",
     "ServeTarget",
+    "ServeTargets",
     "Server",
     "serve",
     "serve_forever",

@@ -24,7 +24,6 @@ from ..transports import (
     Refusal,
     ServerTransport,
     Upgrade,
-    UpgradeOptions,
     negotiate,
     read_request,
     send_response,
@@ -40,10 +39,10 @@ from .client_address import (
     check_networks,
     client_address,
 )
-from .connections import HandshakeTarget
 from .forwarded import ForwardedHeaders, TrustedProxies, check_proxies
 from .limits import RETRY_AFTER, OpenConnections, PendingHandshake, PendingHandshakes
 from .proxy_protocol import InvalidProxyHeader, read_proxy_header
+from .routes import HandshakeTarget, Route, Routes
 
 __all__ = ["HandshakeHandler", "HandshakeOptions", "ProcessRequest"]
 
@@ -110,16 +109,11 @@ class HandshakeHandler:
     def __init__(
         self,
         transport: ServerTransport,
-        upgrades: UpgradeOptions,
+        routes: Routes,
         options: HandshakeOptions,
-        target: object,
     ) -> None:
         self._transport = transport
-        self._target = target if isinstance(target, HandshakeTarget) else None
-        if self._target is not None and not (upgrades.subprotocols or upgrades.select_subprotocol):
-            select = self._target._select_subprotocol  # noqa: SLF001 - the same package
-            upgrades = replace(upgrades, select_subprotocol=select)
-        self._upgrades = upgrades
+        self._routes = routes
         self._options = options
         proxies = check_proxies(options.forwarded)
         self._forwarded = None if proxies is None else ForwardedHeaders(proxies)
@@ -161,11 +155,14 @@ class HandshakeHandler:
             with trio.CancelScope(deadline=until if self._active else math.inf):
                 await self._ended.wait()
 
-    async def run(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Link | None:
+    async def run(
+        self, stream: trio.abc.Stream, nursery: trio.Nursery
+    ) -> tuple[Link, Route] | None:
         """Perform one opening handshake. Call :meth:`release` when the link has ended.
 
         Returns:
-            The link, or None if the handshake failed. Cancellation is the only exception raised.
+            The link and its route, or None if the handshake failed. Cancellation is the only
+            exception raised.
         """
         now = trio.current_time()
         timeout = self._options.open_timeout
@@ -244,7 +241,7 @@ class HandshakeHandler:
 
     async def _accept(
         self, stream: trio.abc.Stream, handshake: PendingHandshake, nursery: trio.Nursery
-    ) -> Link | _Rejection:
+    ) -> tuple[Link, Route] | _Rejection:
         if self._sends_header(handshake.client):
             client = await read_proxy_header(stream) or handshake.client
             self._handshakes.move(handshake, client, exempt=self._forwards(client))
@@ -255,9 +252,11 @@ class HandshakeHandler:
         try:
             received = await self._read_request(stream, handshake)
             method = received.request.method
-            decision = await self._decide(received, handshake)
+            route = self._routes.find(received.request.path)
+            decision = await self._decide(received, route, handshake)
             if isinstance(decision, Upgrade):
-                return await self._upgrade(stream, decision, handshake.client, nursery)
+                assert route is not None
+                return await self._upgrade(stream, decision, handshake.client, nursery), route
         except Refusal as refusal:
             _logger.info("%s: refused: %s", handshake.name, redact_line(str(refusal)))
             decision = refusal.response
@@ -282,20 +281,31 @@ class HandshakeHandler:
         return received
 
     async def _decide(
-        self, received: ReceivedRequest, handshake: PendingHandshake
+        self, received: ReceivedRequest, route: Route | None, handshake: PendingHandshake
     ) -> Response | Upgrade:
         """Choose the response. An exception raised by the user's functions is a server error."""
         try:
+            if route is not None and route.prefix != "/":
+                request = replace(received.request, prefix=route.prefix)
+                received = received._replace(request=request)
             response = await self._process(received.request)
             if response is not None:
                 return response
-            upgrade = negotiate(received, self._upgrades)
-            return upgrade if self._target is None else await self._admit(upgrade, self._target)
+            if route is None:
+                raise refuse(404, "nothing is served at this path")
+            response = route.respond(received.request)
+            if response is not None:
+                return response
+            decision: Response | Upgrade
+            decision = upgrade = negotiate(received, route.upgrades)
+            if isinstance(route.target, HandshakeTarget):
+                decision = await self._admit(upgrade, route.target)
         except Refusal:
             raise
         except Exception:
             _logger.exception("%s: the opening handshake failed", handshake.name)
             return Response(500, "internal server error\n")
+        return decision
 
     async def _process(self, request: Request) -> Response | None:
         if self._options.process_request is None:

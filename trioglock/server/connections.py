@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from traceback import clear_frames
-from typing import Any, TypeAlias
+from typing import Any
 
 import trio
 
@@ -23,50 +21,13 @@ from ..connection.writer import Writer
 from ..disconnect import Disconnect, ProtocolViolation
 from ..errors import InvalidOption, UsageError
 from ..frames import Close, Frame
-from ..hooks import Socket, check_socket, refuse_codec
-from ..http import Request
+from ..hooks import Socket, check_socket
 from ..options import FlowOptions
 from ..telemetry import EventEmitter
 from ..transports import Link
+from .routes import ConnectionHandler, HandshakeTarget, Route
 
-__all__ = [
-    "ConnectionHandler",
-    "ConnectionRegistry",
-    "ConnectionRunner",
-    "HandshakeTarget",
-    "ServeTarget",
-]
-
-ConnectionHandler: TypeAlias = Callable[[Connection[None, Any]], Awaitable[object]]
-"""``async def handler(conn)``: the connection closes with 1000 when it returns."""
-
-
-class HandshakeTarget(ABC):
-    """A target that takes part in the opening handshake. Internal."""
-
-    _codec_hint: str
-    """Why its connections cannot have a codec."""
-
-    @abstractmethod
-    def _select_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
-        """Choose the subprotocol, unless the options of the server do."""
-
-    @abstractmethod
-    async def _admit(self, request: Request) -> object:
-        """Decide about a client whose request is a valid opening handshake.
-
-        Returns:
-            A Response refuses the client. Anything else is passed to :meth:`_make_socket`.
-        """
-
-    @abstractmethod
-    def _make_socket(self, admitted: object) -> Socket[Any, Any]:
-        """Create the Socket of a client that was admitted."""
-
-
-ServeTarget: TypeAlias = Callable[[], Socket[Any, Any]] | ConnectionHandler | HandshakeTarget
-"""A Socket class, a function that creates a Socket for each connection, a handler, or the
-``socket`` of :class:`trioglock.channels.Channels`."""
+__all__ = ["ConnectionRegistry", "ConnectionRunner"]
 
 _logger = logging.getLogger("trioglock.server")
 
@@ -78,6 +39,8 @@ class ConnectionRegistry:
         self._sessions: dict[Connection[Any, Any], Session[Any]] = {}
         self._writers: dict[Connection[Any, Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
+        self._open: dict[Session[Any], None] = {}  # while draining: those that were not closed
+        self._draining: trio.CancelScope | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
 
@@ -95,11 +58,17 @@ class ConnectionRegistry:
         """Close a connection that has opened after :meth:`close`."""
         if self._closing is not None:
             session.close(self._closing)
+        elif self._draining is not None:
+            self._open[session] = None
 
     def remove(self, connection: Connection[Any, Any]) -> None:
         """Remove a connection that has ended, or whose handler has returned."""
-        self._sessions.pop(connection, None)
+        session = self._sessions.pop(connection, None)
         self._writers.pop(connection, None)
+        if self._draining is not None and session in self._open:
+            del self._open[session]
+            if not self._open:
+                self._draining.cancel()
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -115,8 +84,32 @@ class ConnectionRegistry:
         """See :meth:`Server.broadcast`."""
         return broadcast_frame(list(self._writers.values()), frame)
 
+    async def drain(self, frame: Close, seconds: float) -> None:
+        """Start closing the connections one by one, evenly spread over this time.
+
+        Returns when all of them are being closed: early if they end by themselves, or because of
+        :meth:`close`.
+        """
+        end = trio.current_time() + seconds
+        self._open = {session: None for session in self._sessions.values() if session.opened.is_set}
+        with trio.CancelScope() as self._draining:
+            while self._open:
+                session = next(iter(self._open))
+                del self._open[session]
+                if not session.is_open:
+                    continue  # its handler has not returned yet
+                session.close(frame)
+                left = len(self._open)
+                if left:
+                    # The time is measured, so that delays do not accumulate.
+                    await trio.sleep(max(0, end - trio.current_time()) / (left + 1))
+        self._draining = None
+        self._open = {}
+
     def close(self, frame: Close, deadline: float) -> None:
         """Start closing all connections, including those that open later."""
+        if self._draining is not None:
+            self._draining.cancel()
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:
@@ -127,36 +120,33 @@ class ConnectionRegistry:
 
 
 class ConnectionRunner:
-    """Runs one target on any number of links; ``registry`` registers the open connections.
+    """Runs targets on any number of links; ``registry`` registers the open connections.
 
     ``max_size`` is the maximum size of a message in bytes that is joined from fragments.
     """
 
     def __init__(
         self,
-        target: ServeTarget,
         flow: FlowOptions,
         registry: ConnectionRegistry,
         *,
         trace: bool = False,
         max_size: int | None = None,
     ) -> None:
-        check_target(target, flow)
-        self._target = target
-        self._is_handler = is_handler(target)
         self._flow = flow
         self._registry = registry
         self._trace = trace
         self._max_size = max_size
 
-    async def run(self, link: Link, nursery: trio.Nursery) -> None:
-        """Run the target until its connection has ended.
+    async def run(self, link: Link, route: Route, nursery: trio.Nursery) -> None:
+        """Run the target of a route until its connection has ended.
 
         An exception raised by the target is logged, and its client receives 1011. It does not
         affect other connections.
 
         Args:
             link: the link.
+            route: the route of its request.
             nursery: runs the tasks of the connection, which end before this method returns.
         """
         handshake = link.handshake
@@ -167,7 +157,7 @@ class ConnectionRunner:
             side="server",
             traced=self._trace,
         )
-        socket, handler = self._prepare(handshake.admitted)
+        socket, handler = self._prepare(route, handshake.admitted)
         session = Session(
             SingleLink(link), self._flow, socket, emitter, self._registry, max_size=self._max_size
         )
@@ -191,7 +181,7 @@ class ConnectionRunner:
                     del leaked  # it refers to this frame
         except Exception as error:
             if not is_end(error, session):
-                _logger.exception("%s: %s failed", emitter.name, label(self._target))
+                _logger.exception("%s: %s failed", emitter.name, label(route.target))
             # The session keeps the exception of a hook, whose traceback refers to the session.
             clear_frames(error.__traceback__)
         cause = session.close_state.cause
@@ -217,17 +207,20 @@ class ConnectionRunner:
         with self._registry.limited():
             await hook(reason, state)
 
-    def _prepare(self, admitted: object) -> tuple[Socket[Any, Any], ConnectionHandler | None]:
+    def _prepare(
+        self, route: Route, admitted: object
+    ) -> tuple[Socket[Any, Any], ConnectionHandler | None]:
         """Create the hooks, and the handler if any; if this raises, the connection fails."""
-        if self._is_handler:
-            return Socket(), self._target  # type: ignore[return-value]
+        target = route.target
+        if route.is_handler:
+            return Socket(), target  # type: ignore[return-value]
         try:
-            if isinstance(self._target, HandshakeTarget):
-                socket = self._target._make_socket(admitted)  # noqa: SLF001 - the same package
+            if isinstance(target, HandshakeTarget):
+                socket = target._make_socket(admitted)  # noqa: SLF001 - the same package
             else:
-                socket = self._target()  # type: ignore[call-arg,assignment]
+                socket = target()  # type: ignore[call-arg,assignment,operator]
             if not isinstance(socket, Socket):
-                raise InvalidOption(f"{label(self._target)} must return a Socket, not {socket!r}")
+                raise InvalidOption(f"{label(target)} must return a Socket, not {socket!r}")
             check_socket(socket, codec=self._flow.codec)
         except Exception as error:
             return Socket(), partial(_fail, error)
@@ -267,54 +260,6 @@ class AcceptedConnection(Connection[Any, Any]):
         raise UsageError(
             "a server cannot reconnect: close the connection, so that its client can reconnect"
         )
-
-
-def is_handler(target: ServeTarget) -> bool:
-    """Whether ``target`` is an async function, or an object whose ``__call__`` is one."""
-    if isinstance(target, type):
-        return False
-    call = getattr(target, "__call__", None)  # noqa: B004 - its kind matters, not that it exists
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(call)
-
-
-def check_target(target: ServeTarget, flow: FlowOptions) -> None:
-    """Raise InvalidOption unless the target can be run."""
-    if isinstance(target, Socket):
-        kind = type(target).__name__
-        raise InvalidOption(
-            f"every connection needs its own Socket: write serve({kind}, ...), "
-            f"or a function that creates one, such as lambda: {kind}(...)"
-        )
-    if isinstance(target, HandshakeTarget):
-        if flow.codec is not None:
-            raise InvalidOption(
-                f"{label(target)} encodes its own messages, so the connection cannot have a codec: "
-                f"{target._codec_hint}"  # noqa: SLF001 - the same package
-            )
-        return
-    if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
-        # A Hub has a method that creates Sockets.
-        hint = "; pass its method, as in hub.socket" if hasattr(target, "socket") else ""
-        raise InvalidOption(
-            f"target must be a Socket class or an async handler, not {target!r}{hint}"
-        )
-    if flow.codec is not None and isinstance(target, type):
-        refuse_codec(target)
-    arguments = (object(),) if is_handler(target) else ()
-    try:
-        inspect.signature(target).bind(*arguments)
-    except TypeError:
-        if {"scope", "receive", "send"} <= inspect.signature(target).parameters.keys():
-            raise InvalidOption(
-                f"{label(target)} is an ASGI application: run it with an ASGI server on trio, such "
-                "as hypercorn --worker-class trio"
-            ) from None
-        raise InvalidOption(
-            f"{label(target)} cannot be called: a handler is async def handler(conn), "
-            "and a class or function that creates a Socket takes no arguments"
-        ) from None
-    except ValueError:
-        pass  # a callable in C has no signature
 
 
 async def _fail(error: Exception, connection: Connection[Any, Any]) -> None:  # noqa: ARG001 - a handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,11 +16,13 @@ from .._hints import checks_keywords, describe_value
 from .._scope import is_graceful, open_scope, scope_function
 from ..errors import InvalidOption
 from ..frames import Codec
+from ..http import Response
 from ..options import (
     DEFLATE,
     Compression,
     FlowKeywords,
-    FlowOptions,
+    Rate,
+    ServerFlowOptions,
     accepts_options,
     check_seconds,
     deflate_settings,
@@ -35,9 +38,10 @@ from ..transports import (
 from .admission import HandshakeHandler, HandshakeOptions, ProcessRequest
 from .bind import BindOptions, OpenListeners, plan_listeners
 from .client_address import Networks
-from .connections import ConnectionRegistry, ConnectionRunner, ServeTarget, is_handler
+from .connections import ConnectionRegistry, ConnectionRunner
 from .descriptors import raise_descriptor_limit
 from .forwarded import TrustedProxies
+from .routes import Routes, ServeTargets
 from .server import Server
 
 __all__ = ["ServeOptions", "serve", "serve_forever"]
@@ -87,8 +91,16 @@ class ServeOptions(FlowKeywords, total=False):
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request`` and
             its response, which has a second more for each 64 KiB; None for no limit.
-        shutdown_timeout: seconds from closing the server until all remaining tasks are cancelled;
-            None for no limit.
+        drain: seconds over which connections are closed when the server shuts down, evenly spread
+            and with code 1012 (service restart), so that clients do not connect again all at once.
+            With 0 they are closed at once, with 1001. See :meth:`Server.close`.
+        shutdown_timeout: seconds from closing the last connection until all remaining tasks are
+            cancelled; None for no limit.
+        message_rate: the limit on the messages, pings and pongs of each client, such as
+            ``Rate(100, per=1)``. A client that sends faster is read more slowly, and closed with
+            1008 when it has been slowed down for ten periods longer than it has not. None for no
+            limit.
+        byte_rate: the same for the bytes that each client sends, including headers of frames.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
@@ -114,7 +126,10 @@ class ServeOptions(FlowKeywords, total=False):
     proxy_protocol: Networks | None
     max_header_size: int
     open_timeout: float | None
+    drain: float
     shutdown_timeout: float | None
+    message_rate: Rate | None
+    byte_rate: Rate | None
     max_size: int | None
     transport: ServerTransport | None
     codec: Codec[Any] | None
@@ -125,11 +140,16 @@ class ServeOptions(FlowKeywords, total=False):
 class ServerOptions:
     """Options of the server itself: keyword arguments of :func:`serve`."""
 
+    drain: float = 0
     shutdown_timeout: float | None = 30
     transport: ServerTransport | None = None
     trace: bool = False
 
     def __post_init__(self) -> None:
+        if self.drain != 0:
+            check_seconds("drain", self.drain, none=False)
+        if self.drain == math.inf:
+            raise InvalidOption("drain must be finite")
         check_seconds("shutdown_timeout", self.shutdown_timeout)
         if self.transport is not None and not isinstance(self.transport, ServerTransport):
             raise InvalidOption(
@@ -140,10 +160,10 @@ class ServerOptions:
 @checks_keywords("serve")
 @accepts_options(
     [ServeOptions, FlowKeywords],
-    [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
+    [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, ServerFlowOptions],
 )
 def serve(
-    target: ServeTarget,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     **options: Unpack[ServeOptions],
@@ -166,7 +186,10 @@ def serve(
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is
             called for each connection; or ``async def handler(conn)``: the connection closes when
-            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`.
+            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`. Or a
+            mapping of paths to targets, and to a :class:`Response` for plain HTTP: ``"/feed"`` is
+            exactly this path, and ``"/live/*"`` all paths that begin with ``/live/``, unless there
+            is a longer pattern. Clients of other paths get 404.
         host: an address or name to listen on; None for every interface.
         port: the port; 0 chooses a free one (see :attr:`Server.port`).
         options: the keys of :class:`ServeOptions`.
@@ -183,11 +206,10 @@ def serve(
     server = take_options(ServerOptions, given)
     bind = take_options(BindOptions, given)
     handshakes = take_options(HandshakeOptions, given)
-    flow = take_options(FlowOptions, given)
+    flow = take_options(ServerFlowOptions, given)
     upgrades = take_options(UpgradeOptions, given)
     transport = server.transport or NativeTransport()
     if flow.fragments:
-        _check_fragments(transport, target)
         upgrades = replace(upgrades, fragments=True)
     if not transport.compresses:
         settings = deflate_settings(upgrades.compression)
@@ -197,27 +219,33 @@ def serve(
                 "use NativeTransport or leave out the compression option"
             )
         upgrades = replace(upgrades, compression=None)
+    if flow.limits_rates and not transport.reports_pings:
+        raise InvalidOption(
+            f"{type(transport).__name__} answers pings itself, so it cannot limit them: with "
+            "message_rate or byte_rate use NativeTransport"
+        )
     open_listeners = plan_listeners(host, port, bind)
+    routes = Routes(target, flow, upgrades)
+    if flow.fragments:
+        _check_fragments(transport, routes)
     registry = ConnectionRegistry()
-    runner = ConnectionRunner(
-        target, flow, registry, trace=server.trace, max_size=upgrades.max_size
-    )
+    runner = ConnectionRunner(flow, registry, trace=server.trace, max_size=upgrades.max_size)
 
     def create(listeners: Sequence[trio.abc.Listener[Any]]) -> Server:
-        handler = HandshakeHandler(transport, upgrades, handshakes, target)
-        return Server(listeners, handler, runner, registry, server.shutdown_timeout)
+        handler = HandshakeHandler(transport, routes, handshakes)
+        return Server(listeners, handler, runner, registry, server.shutdown_timeout, server.drain)
 
     return _serving(open_listeners, create)
 
 
-def _check_fragments(transport: ServerTransport, target: ServeTarget) -> None:
+def _check_fragments(transport: ServerTransport, routes: Routes) -> None:
     """Raise InvalidOption if fragments cannot be received."""
     if not transport.receives_fragments:
         raise InvalidOption(
             f"{type(transport).__name__} cannot receive fragments: with fragments=True use "
             "NativeTransport"
         )
-    if not is_handler(target):
+    if not all(route.is_handler or isinstance(route.target, Response) for route in routes):
         raise InvalidOption(
             "the hooks of a Socket need whole messages: with fragments=True serve an async "
             "handler, and use conn.receive_fragments() in it"
@@ -238,7 +266,8 @@ async def _serving(
 
     async def finish(body_error: BaseException | None) -> None:
         if body_error is None or is_graceful(body_error):
-            server.close()
+            if not server.closing:
+                server.close()
             await server.wait_closed()
 
     async with open_scope(finish=finish, message="the body and the server both failed") as nursery:
@@ -248,7 +277,7 @@ async def _serving(
 
 @checks_keywords("serve_forever", ServeOptions)
 async def serve_forever(
-    target: ServeTarget,
+    target: ServeTargets,
     host: str | None = None,
     port: int | None = None,
     *,
