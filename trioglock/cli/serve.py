@@ -54,7 +54,9 @@ KINDS = (
     "mapping of paths to targets"
 )
 
-SIGNALS = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+SIGNALS: frozenset[int] = frozenset(
+    {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+)
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
@@ -76,6 +78,7 @@ Examples:
   trioglock serve --port 8020 --workers 4 --redis redis://localhost:6379
   trioglock serve myproject.live:hub --host 0.0.0.0
   trioglock serve myproject.live:channels --workers 4
+  trioglock serve myproject.live:hub --static public --reload
   trioglock serve echo
 """
 
