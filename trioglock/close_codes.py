@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ABNORMAL", "CLOSE_CODES", "NORMAL", "NO_STATUS", "TOO_LARGE", "is_sendable"]
+__all__ = [
+    "ABNORMAL",
+    "CLOSE_CODES",
+    "GOING_AWAY",
+    "NORMAL",
+    "NO_STATUS",
+    "SERVICE_RESTART",
+    "TOO_LARGE",
+    "is_sendable",
+]
 
 CLOSE_CODES: Mapping[int, str] = {
     1000: "normal closure",
@@ -21,6 +30,12 @@ CLOSE_CODES: Mapping[int, str] = {
     1014: "bad gateway",
 }
 """The registered codes that a Close frame may carry, with their meanings."""
+
+GOING_AWAY = 1001
+"""A server shuts down, or a browser leaves the page."""
+
+SERVICE_RESTART = 1012
+"""A server restarts: clients connect again (IANA WebSocket Close Code Number Registry)."""
 
 NO_STATUS = 1005
 """Represents a Close frame without a code. It is not sent."""

@@ -102,7 +102,7 @@ def target_in_thread(target: Any, **options: Any) -> Iterator[str]:
 @contextmanager
 def serve_in_thread(**settings: Any) -> Iterator[str]:
     """Serve as ``trioglock serve`` with these settings; the address, ``"127.0.0.1:50812"``."""
-    chosen = Settings(**{"port": 0, "drain": 1, **settings})
+    chosen = Settings(**{"port": 0, "shutdown_timeout": 1, **settings})
     with open_in_thread(lambda: open_server(chosen, load_target(chosen))) as server:
         host = f"[{chosen.host}]" if ":" in chosen.host else chosen.host
         yield f"{'127.0.0.1' if host == '0.0.0.0' else host}:{server.port}"

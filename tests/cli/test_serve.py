@@ -368,7 +368,7 @@ def test_imports() -> None:
     """A server does not import libraries for terminals."""
     program = (
         "import sys, trioglock.cli.serve; "
-        "sys.exit([name for name in ('rich', 'prompt_toolkit', 'plotille', 'hdrh') "
+        "sys.exit([name for name in ('rich', 'prompt_toolkit', 'plotille') "
         "if name in sys.modules] or 0)"
     )
     done = subprocess.run(  # noqa: S603

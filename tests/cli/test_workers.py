@@ -21,7 +21,7 @@ from tests.cli.serving import serve_in_process
 from tests.pubsub.redis_server import RealRedis
 from tests.scripts import ROOT
 from tests.server.helpers import plain_request
-from trioglock import Connection, ConnectionClosedOK, connect
+from trioglock import Connection, ConnectionClosedError, ConnectionClosedOK, connect
 from trioglock.channels import broadcast, disconnect
 from trioglock.protocols import phoenix
 
@@ -161,9 +161,10 @@ async def test_the_clients_of_channels_in_all_workers_receive_broadcasts(
 async def test_restart_and_replacement(env: dict[str, str]) -> None:
     """A killed worker is restarted. SIGHUP replaces all of them, and no client is refused.
 
-    A second SIGHUP after the first worker was replaced leads to another replacement.
+    A second SIGHUP after the first worker was replaced leads to another replacement. With --drain,
+    clients are closed with 1012.
     """
-    async with run(env, "--workers", "2") as (process, url):
+    async with run(env, "--workers", "2", "--drain", "0.1") as (process, url):
         first: set[int] = set()
         while len(first) < 2:
             first.add(await get_pid(url))
@@ -185,7 +186,7 @@ async def test_restart_and_replacement(env: dict[str, str]) -> None:
             first_closed = trio.Event()
 
             async def expect_close(conn: Connection[None]) -> None:
-                with pytest.raises(ConnectionClosedOK, match="1001"):
+                with pytest.raises(ConnectionClosedError, match="1012"):
                     await conn.receive()
                 first_closed.set()
 
@@ -199,6 +200,38 @@ async def test_restart_and_replacement(env: dict[str, str]) -> None:
         new = {await get_pid(url) for _ in range(30)}
         assert len(new) == 2
         assert not new & old
+
+
+async def test_drain_of_one_process(env: dict[str, str]) -> None:
+    """SIGTERM closes one client after the other, and a second Ctrl-C the remaining ones."""
+    async with (
+        serve_in_process("app:SendPid", "--drain", "3600", **env) as (running, at),
+        connect(f"ws://{at}/") as first,
+        connect(f"ws://{at}/") as second,
+    ):
+        for conn in (first, second):
+            assert int(await conn.receive()) == running.process.pid
+        running.process.terminate()
+        with pytest.raises(ConnectionClosedError, match="1012"):
+            await first.receive()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            running.process.send_signal(number)
+            await second.ping()
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", int(at.rpartition(":")[2]))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupt_repeatedly, running.process)
+            with pytest.raises(ConnectionClosedError, match="1012"):
+                await second.receive()
+            nursery.cancel_scope.cancel()
+        assert await running.process.wait() == 0
+
+
+async def interrupt_repeatedly(process: trio.Process) -> None:
+    """A signal that arrives before the previous one is handled has no effect of its own."""
+    while True:
+        process.send_signal(signal.SIGINT)
+        await trio.sleep(0.1)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])

@@ -34,11 +34,12 @@ class RealCluster:
         return f"redis+cluster://127.0.0.1:{self.nodes[2].port}"
 
     def wait_ready(self) -> None:
-        """Wait until each node knows all masters and replicas."""
+        """Wait until each node knows all masters and replicas, and each replica has the data."""
         deadline = time.monotonic() + SECONDS
         while not all(
             "cluster_state:ok" in node.ask("CLUSTER INFO")
             and node.ask("CLUSTER NODES").count("slave") == 3
+            and "master_link_status:down" not in node.ask("INFO replication")
             for node in self.nodes
         ):
             assert time.monotonic() < deadline, "the cluster does not start"
@@ -50,7 +51,7 @@ class RealCluster:
         check(target.ask(f"CLUSTER SETSLOT {slot} IMPORTING {source_id}"))
         check(source.ask(f"CLUSTER SETSLOT {slot} MIGRATING {target_id}"))
         yield
-        while keys := source.ask(f"CLUSTER GETKEYSINSLOT {slot} 1").splitlines()[2:-1]:
+        while keys := source.ask(f"CLUSTER GETKEYSINSLOT {slot} 1").splitlines()[2:]:
             check(source.ask(f"MIGRATE 127.0.0.1 {target.port} {keys[0]} 0 5000"))
             yield
         for node in (target, source):
@@ -72,14 +73,15 @@ def name_in(number: int) -> str:
 
 
 @contextmanager
-def real_cluster(options: tuple[str, ...] = ()) -> Iterator[RealCluster]:
+def real_cluster() -> Iterator[RealCluster]:
     """Run a cluster for the duration of a block."""
     client = shutil.which("redis-cli")
     if client is None:
         pytest.skip("needs redis-cli: install redis-tools")
     enabled = ("--cluster-enabled", "yes", "--cluster-node-timeout", "700")
+    fast = ("--repl-diskless-sync-delay", "0")
     with ExitStack() as stack:
-        nodes = [stack.enter_context(real_redis(*enabled, *options)) for _ in range(6)]
+        nodes = [stack.enter_context(real_redis(*enabled, *fast)) for _ in range(6)]
         addresses = [f"127.0.0.1:{node.port}" for node in nodes]
         command = [client, "--cluster", "create", *addresses, "--cluster-replicas", "1"]
         subprocess.run(  # noqa: S603

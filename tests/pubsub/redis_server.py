@@ -140,9 +140,10 @@ class RealRedis:
         self.send_plainly("REPLICAOF NO ONE")
 
     def ask(self, command: str) -> str:
-        """Send a command and return the reply, and any other replies, without parsing them."""
+        """Send a command and return the reply, without parsing it."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
-            plain.sendall(f"{command}\r\nQUIT\r\n".encode())
+            plain.sendall(f"{command}\r\n".encode())
+            plain.shutdown(socket.SHUT_WR)
             with plain.makefile("rb") as replies:
                 return replies.read().decode()
 

@@ -65,6 +65,24 @@ async def test_sentinels_are_asked_in_turn(tmp_path: Path, redis: RealRedis) -> 
             assert await read(loop, 2) == ["one", "two"]
 
 
+@pytest.mark.slow
+async def test_a_sentinel_that_is_cut_off_is_not_believed(tmp_path: Path, redis: RealRedis) -> None:
+    """It reports a master that is gone, and another sentinel reports the present one."""
+    with (
+        real_sentinel(tmp_path, find_port()) as wrong,
+        real_sentinel(tmp_path, redis.port) as right,
+    ):
+        url = sentinel_url(wrong.port, right.port)
+        async with opened(RedisBroker(url)) as hub:
+            loop = hub.subscribe("x")
+            for number in range(20):
+                await hub.publish(str(number), channel="x")
+                await trio.sleep(0.02)
+            await trio.to_thread.run_sync(partial(publish, "program", "x", url=url))
+            while await read(loop, 1) != ["program"]:
+                pass
+
+
 async def test_the_command_accepts_sentinels(tmp_path: Path, redis: RealRedis, capsys: Any) -> None:
     with real_sentinel(tmp_path, redis.port) as sentinel:
         url = sentinel_url(sentinel.port)

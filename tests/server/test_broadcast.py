@@ -17,7 +17,9 @@ from trioglock import (
     MemoryListener,
     Ping,
     Reply,
+    Request,
     Socket,
+    broadcast,
     connect,
     serve,
 )
@@ -157,6 +159,41 @@ async def test_a_broadcast_comes_behind_the_greeting(autojump_clock: object) -> 
     async with serving(Polite) as site, site.dial() as conn:
         assert site.server.broadcast("early") == 1
         assert [await conn.receive() for _ in range(2)] == ["welcome", "early"]
+
+
+async def test_a_message_for_all_but_its_sender(autojump_clock: object) -> None:
+    async def chat(conn: Connection[None]) -> None:
+        async for message in conn:
+            assert broadcast(site.server.connections - {conn}, message) == (2, 0, 0)
+
+    async with serving(chat) as site, site.dial() as one, site.dial() as two, site.dial() as three:
+        for sender, text in ((one, "from one"), (two, "from two")):
+            await sender.send(text)
+            for receiver in {one, two, three} - {sender}:
+                assert await receiver.receive() == text
+        for conn in (one, two, three):
+            with pytest.raises(trio.WouldBlock):
+                conn.receive_nowait()
+
+
+async def test_a_message_for_the_connections_of_one_user(autojump_clock: object) -> None:
+    """In every tab."""
+
+    def identify(request: Request) -> None:
+        request.data["user"] = request.query
+
+    async with (
+        serving(Echo, process_request=identify) as site,
+        site.dial("/?al") as tab,
+        site.dial("/?al") as other_tab,
+        site.dial("/?bo") as other_user,
+    ):
+        connections = site.server.connections
+        of_al = (conn for conn in connections if conn.http_request.data["user"] == "al")
+        assert broadcast(of_al, "for al") == (2, 0, 0)
+        assert await tab.receive() == await other_tab.receive() == "for al"
+        assert broadcast(connections, "for all") == (3, 0, 0)
+        assert await other_user.receive() == "for all"
 
 
 async def test_one_that_is_closing_is_passed_over(autojump_clock: object) -> None:

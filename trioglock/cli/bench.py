@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
+from bisect import bisect_left
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from typing import Any
 import click
 import plotille
 import trio
-from hdrh.histogram import HdrHistogram
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from rich.table import Column, Table
@@ -45,7 +45,8 @@ MAX_IN_FLIGHT = 2**30  # bytes; every message in flight is kept to compare it wi
 MAX_RESPONSE = 2**20  # bytes; a response longer than this and its message ends the connection
 MAX_CONNECTING = 64  # opening handshakes at the same time
 CLOSE_TIMEOUT = 2  # seconds
-MAX_TIME = 2**48 - 1  # nanoseconds, about three days; longer times are not recorded
+PERCENTILES = (50, 90, 99, 99.9)
+SIGNIFICANT_BITS = 11  # of recorded times: three digits
 BUSY = 0.9  # share of a CPU core above which the client itself may limit the results
 COLORS = (("p90", "cyan"), ("p99", "yellow"), ("max", "red"))  # for latencies up to each value
 BRAILLE_TO_ASCII = {0x2800 + dots: " ..:::###"[dots.bit_count()] for dots in range(256)}
@@ -215,8 +216,8 @@ class Benchmark:
         self.phase: str = "connecting"
         self.interrupted: bool = False
         self.clients: list[EchoClient] = []
-        self.latencies: Any = HdrHistogram(1, MAX_TIME, 3)
-        self.connect_times: Any = HdrHistogram(1, MAX_TIME, 3)
+        self.latencies: Histogram = Histogram()
+        self.connect_times: Histogram = Histogram()
         self.sent: int = 0
         self.failures: dict[str, dict[str, Any]] = {}
         self.is_recording: bool = False
@@ -332,7 +333,7 @@ class Benchmark:
                         write_limit=2 * MAX_IN_FLIGHT,
                     )
                     conn = await stack.enter_async_context(opening)
-                self.connect_times.record_value(time.perf_counter_ns() - started)
+                self.connect_times.record(time.perf_counter_ns() - started)
                 self.clients.append(client)
                 task_status.started()
                 await self._start.wait()
@@ -347,7 +348,7 @@ class Benchmark:
     def results(self) -> dict[str, Any]:
         """The results, with times in seconds and sizes in bytes."""
         assert self.url is not None
-        messages, elapsed = self.latencies.total_count, self.elapsed
+        messages, elapsed = self.latencies.total, self.elapsed
         per_second = 1 / elapsed if elapsed else 0.0
         return {
             "url": redact_url(self.url),
@@ -359,8 +360,8 @@ class Benchmark:
             "messages_per_second": messages * per_second,
             "bytes_sent_per_second": self.sent * self.size * per_second,
             "bytes_received_per_second": messages * self.size * per_second,
-            "latency_seconds": _summarize(self.latencies),
-            "connect_seconds": _summarize(self.connect_times),
+            "latency_seconds": self.latencies.summarize(),
+            "connect_seconds": self.connect_times.summarize(),
             "client_load": self._cpu * per_second,
             "errors": list(self.failures.values()),
             "interrupted": self.interrupted,
@@ -404,7 +405,7 @@ class EchoClient(Socket[None]):
             return None, state
         self._in_flight.popleft()
         if self._benchmark.is_recording:
-            self._benchmark.latencies.record_value(now - sent)
+            self._benchmark.latencies.record(now - sent)
         message = None if self.done.is_set() else self._benchmark.next_message()
         if message is None:
             self._check_done()
@@ -437,25 +438,32 @@ class EchoClient(Socket[None]):
         self.fail("unexpected end", printable(str(reason)))
 
 
-def _summarize(histogram: Any) -> dict[str, float] | None:
-    """Minimum, mean, percentiles and maximum in seconds; None without values."""
-    if not histogram.total_count:
-        return None
-    low, high = histogram.min_value, histogram.max_value
-    percentiles = histogram.get_percentile_to_value_dict([50.0, 90.0, 99.0, 99.9])
-    mean = sum(value * count for value, count in _recorded(histogram)) / histogram.total_count
-    found = {"min": low, "mean": mean}
-    found |= {f"p{percentile:g}": value for percentile, value in percentiles.items()}
-    found["max"] = high
-    # Means and percentiles are computed from buckets, which may extend beyond the extremes.
-    return {name: min(max(value, low), high) / 1e9 for name, value in found.items()}
+class Histogram:
+    """Counts whole numbers with three significant digits, in memory that hardly grows."""
 
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        """The count of each recorded value, with its lower bits cleared."""
+        self.total: int = 0
 
-def _recorded(histogram: Any) -> Iterator[tuple[int, int]]:
-    """Yield each recorded value and its count; the iterators of hdrhistogram are much slower."""
-    for index, count in enumerate(histogram.counts):
-        if count:
-            yield histogram.get_value_from_index(index), count
+    def record(self, value: int) -> None:
+        lower_bits = max(value.bit_length() - SIGNIFICANT_BITS, 0)
+        self.counts[value >> lower_bits << lower_bits] += 1
+        self.total += 1
+
+    def summarize(self) -> dict[str, float] | None:
+        """Minimum, mean, percentiles and maximum of nanoseconds, in seconds; None without any."""
+        if not self.total:
+            return None
+        values = sorted(self.counts)
+        mean = sum(value * count for value, count in self.counts.items()) / self.total
+        found = {"min": values[0] / 1e9, "mean": mean / 1e9}
+        counted = list(itertools.accumulate(self.counts[value] for value in values))
+        for percentile in PERCENTILES:
+            rank = math.ceil(percentile / 100 * self.total)
+            found[f"p{percentile:g}"] = values[bisect_left(counted, rank)] / 1e9
+        found["max"] = values[-1] / 1e9
+        return found
 
 
 async def _show_progress(benchmark: Benchmark, console: Console) -> None:
@@ -487,7 +495,7 @@ def _progress(benchmark: Benchmark, seconds: float) -> tuple[float, float | None
         return opened, benchmark.connections, f"{opened:,} open"
     if benchmark.phase == "warming up":
         return seconds, benchmark.warm_up, ""
-    messages, elapsed = benchmark.latencies.total_count, benchmark.elapsed
+    messages, elapsed = benchmark.latencies.total, benchmark.elapsed
     info = f"{messages / elapsed:,.0f}/s" if elapsed else ""
     if benchmark.messages is not None:
         return messages, benchmark.messages, info
@@ -534,7 +542,7 @@ def _headline(results: dict[str, Any]) -> str:
 
 
 def _print_plot(
-    console: Console, latencies: Any, summary: dict[str, float], is_unicode: bool
+    console: Console, latencies: Histogram, summary: dict[str, float], is_unicode: bool
 ) -> None:
     """Print the distribution of the latencies on a logarithmic scale, as wide as the console."""
     width = max(console.width - 14, 20)  # plotille prints 14 characters beside the plot
@@ -542,10 +550,10 @@ def _print_plot(
     left = math.log10(max(summary["min"], 1e-9) / 1.05)
     right = math.log10(max(summary["max"], 1e-9) * 1.05)
     shares = [0.0] * columns
-    for value, count in _recorded(latencies):
+    for value, count in latencies.counts.items():
         position = math.log10(max(value, 1) / 1e9) - left
         column = min(max(int(position / (right - left) * columns), 0), columns - 1)
-        shares[column] += count / latencies.total_count
+        shares[column] += count / latencies.total
     figure = plotille.Figure()
     figure.width, figure.height = width, 10
     figure.color_mode = "names"

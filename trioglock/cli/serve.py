@@ -43,7 +43,7 @@ __all__ = ["Settings", "command", "describe_server", "load_target", "open_server
 
 TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
 
-RELOAD_DRAIN = 1
+RELOAD_TIMEOUT = 1
 """Maximum number of seconds for connections to finish with ``--reload``: its user is waiting."""
 
 DEFAULT_NAME = "trioglock"
@@ -54,7 +54,9 @@ KINDS = (
     "mapping of paths to targets"
 )
 
-SIGNALS = {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+SIGNALS: frozenset[int] = frozenset(
+    {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+)
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
 
@@ -76,6 +78,7 @@ Examples:
   trioglock serve --port 8020 --workers 4 --redis redis://localhost:6379
   trioglock serve myproject.live:hub --host 0.0.0.0
   trioglock serve myproject.live:channels --workers 4
+  trioglock serve myproject.live:hub --static public --reload
   trioglock serve echo
 """
 
@@ -95,7 +98,8 @@ class Settings:
     redis: str | None = field(default=None, repr=False)
     name: str | None = None
     history: int | None = None
-    drain: float = 30
+    drain: float = 0
+    shutdown_timeout: float = 30
     page: bool | None = None
     page_hosts: Sequence[str] = ()
     origins: Sequence[str] = ()
@@ -224,7 +228,18 @@ class Settings:
     "pages. Can be repeated. By default, a server on a loopback address allows only pages from "
     "this machine, and a server on any other address allows all pages.",
 )
-@seconds("--drain", default="30", help="Time for connections to finish at shutdown.")
+@seconds(
+    "--drain",
+    zero=True,
+    default="0",
+    help="Close connections one by one over this time at shutdown, so that clients do not connect "
+    "again all at once. By default, all connections are closed at once.",
+)
+@seconds(
+    "--shutdown-timeout",
+    default="30",
+    help="Time for connections to finish after they have been closed at shutdown.",
+)
 @click.option(
     "--page/--no-page",
     default=None,
@@ -396,10 +411,11 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
         InvalidOption: the target has no page, or cannot be served by several workers.
         OSError: the server cannot listen.
     """
-    rules = settings.access_rules
+    rules, timeout = settings.access_rules, settings.shutdown_timeout
     options = ServeOptions(
         reuse_port=settings.is_worker,
-        shutdown_timeout=min(settings.drain, RELOAD_DRAIN) if settings.reload else settings.drain,
+        drain=settings.drain,
+        shutdown_timeout=min(timeout, RELOAD_TIMEOUT) if settings.reload else timeout,
         ssl_context=settings.make_ssl_context(),
     )
     targets = target.values() if isinstance(target, Mapping) else [target]
@@ -460,11 +476,11 @@ async def _serve_until_signal(
     """Serve until a signal, a change, or the end of the process that started this worker."""
     server: Server | None = None
 
-    def close() -> None:
+    def close(hurry: bool = False) -> None:
         if server is None:
             opening.cancel()  # a broker may be unreachable
-        else:
-            server.close(1001, "going away")
+        elif hurry or not server.closing:
+            server.close()
 
     with trio.open_signal_receiver(*SIGNALS) as signals, trio.CancelScope() as opening:
         async with open_scope() as tasks:
@@ -479,11 +495,14 @@ async def _serve_until_signal(
                 await server.wait_closed()
 
 
-async def _close_on_signal(close: Callable[[], None], signals: AsyncIterator[int]) -> None:
+async def _close_on_signal(close: Callable[[bool], object], signals: AsyncIterator[int]) -> None:
+    interrupted = False
     async for number in signals:
         if number == signal.SIGINT:
             end_line()
-        close()
+        # A worker receives one Ctrl-C twice: as SIGINT, and as SIGTERM from its parent.
+        close(interrupted and number == signal.SIGINT)
+        interrupted = interrupted or number == signal.SIGINT
 
 
 async def _close_on_change(close: Callable[[], None], watcher: SourceWatcher) -> None:
@@ -496,7 +515,7 @@ async def _wait_changed(watcher: SourceWatcher) -> None:
     with trio.open_signal_receiver(*SIGNALS) as signals:
         print_line("waiting for a change", sys.stderr)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_close_on_signal, nursery.cancel_scope.cancel, signals)
+            nursery.start_soon(_close_on_signal, lambda _: nursery.cancel_scope.cancel(), signals)
             await watcher.wait_changed()
             nursery.cancel_scope.cancel()
 

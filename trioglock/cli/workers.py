@@ -31,7 +31,7 @@ READY = b"\0"
 reason for a failure."""
 
 KILL_TIMEOUT = 5
-"""Seconds after the time of ``--drain`` until a worker is killed."""
+"""Seconds after the times of ``--drain`` and ``--shutdown-timeout`` until a worker is killed."""
 
 BACKOFF = Backoff(initial=0.5, maximum=30, max_attempts=None, stable_after=10)
 
@@ -216,7 +216,8 @@ class Workers:
         """Let a worker drain, and kill it if that takes too long."""
         if process.returncode is None:
             process.terminate()
-            with trio.move_on_after(self._settings.drain + KILL_TIMEOUT):
+            limits = self._settings.drain + self._settings.shutdown_timeout
+            with trio.move_on_after(limits + KILL_TIMEOUT):
                 await process.wait()
         if process.returncode is None:
             process.kill()

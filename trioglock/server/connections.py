@@ -39,6 +39,8 @@ class ConnectionRegistry:
         self._sessions: dict[Connection[Any, Any], Session[Any]] = {}
         self._writers: dict[Connection[Any, Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
+        self._open: dict[Session[Any], None] = {}  # while draining: those that were not closed
+        self._draining: trio.CancelScope | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
 
@@ -56,11 +58,17 @@ class ConnectionRegistry:
         """Close a connection that has opened after :meth:`close`."""
         if self._closing is not None:
             session.close(self._closing)
+        elif self._draining is not None:
+            self._open[session] = None
 
     def remove(self, connection: Connection[Any, Any]) -> None:
         """Remove a connection that has ended, or whose handler has returned."""
-        self._sessions.pop(connection, None)
+        session = self._sessions.pop(connection, None)
         self._writers.pop(connection, None)
+        if self._draining is not None and session in self._open:
+            del self._open[session]
+            if not self._open:
+                self._draining.cancel()
 
     @contextmanager
     def limited(self) -> Iterator[None]:
@@ -76,8 +84,32 @@ class ConnectionRegistry:
         """See :meth:`Server.broadcast`."""
         return broadcast_frame(list(self._writers.values()), frame)
 
+    async def drain(self, frame: Close, seconds: float) -> None:
+        """Start closing the connections one by one, evenly spread over this time.
+
+        Returns when all of them are being closed: early if they end by themselves, or because of
+        :meth:`close`.
+        """
+        end = trio.current_time() + seconds
+        self._open = {session: None for session in self._sessions.values() if session.opened.is_set}
+        with trio.CancelScope() as self._draining:
+            while self._open:
+                session = next(iter(self._open))
+                del self._open[session]
+                if not session.is_open:
+                    continue  # its handler has not returned yet
+                session.close(frame)
+                left = len(self._open)
+                if left:
+                    # The time is measured, so that delays do not accumulate.
+                    await trio.sleep(max(0, end - trio.current_time()) / (left + 1))
+        self._draining = None
+        self._open = {}
+
     def close(self, frame: Close, deadline: float) -> None:
         """Start closing all connections, including those that open later."""
+        if self._draining is not None:
+            self._draining.cancel()
         self._closing = frame
         self._deadline = deadline
         for scope in self._limited:

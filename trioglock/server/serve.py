@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -89,8 +90,11 @@ class ServeOptions(FlowKeywords, total=False):
             (RFC 6585, section 5).
         open_timeout: seconds for TLS and the opening handshake, including ``process_request`` and
             its response, which has a second more for each 64 KiB; None for no limit.
-        shutdown_timeout: seconds from closing the server until all remaining tasks are cancelled;
-            None for no limit.
+        drain: seconds over which connections are closed when the server shuts down, evenly spread
+            and with code 1012 (service restart), so that clients do not connect again all at once.
+            With 0 they are closed at once, with 1001. See :meth:`Server.close`.
+        shutdown_timeout: seconds from closing the last connection until all remaining tasks are
+            cancelled; None for no limit.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
@@ -116,6 +120,7 @@ class ServeOptions(FlowKeywords, total=False):
     proxy_protocol: Networks | None
     max_header_size: int
     open_timeout: float | None
+    drain: float
     shutdown_timeout: float | None
     max_size: int | None
     transport: ServerTransport | None
@@ -127,11 +132,16 @@ class ServeOptions(FlowKeywords, total=False):
 class ServerOptions:
     """Options of the server itself: keyword arguments of :func:`serve`."""
 
+    drain: float = 0
     shutdown_timeout: float | None = 30
     transport: ServerTransport | None = None
     trace: bool = False
 
     def __post_init__(self) -> None:
+        if self.drain != 0:
+            check_seconds("drain", self.drain, none=False)
+        if self.drain == math.inf:
+            raise InvalidOption("drain must be finite")
         check_seconds("shutdown_timeout", self.shutdown_timeout)
         if self.transport is not None and not isinstance(self.transport, ServerTransport):
             raise InvalidOption(
@@ -210,7 +220,7 @@ def serve(
 
     def create(listeners: Sequence[trio.abc.Listener[Any]]) -> Server:
         handler = HandshakeHandler(transport, routes, handshakes)
-        return Server(listeners, handler, runner, registry, server.shutdown_timeout)
+        return Server(listeners, handler, runner, registry, server.shutdown_timeout, server.drain)
 
     return _serving(open_listeners, create)
 
@@ -243,7 +253,8 @@ async def _serving(
 
     async def finish(body_error: BaseException | None) -> None:
         if body_error is None or is_graceful(body_error):
-            server.close()
+            if not server.closing:
+                server.close()
             await server.wait_closed()
 
     async with open_scope(finish=finish, message="the body and the server both failed") as nursery:

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from ..close_codes import GOING_AWAY, SERVICE_RESTART
 from ..connection import Connection
 from ..errors import InvalidOption
 from ..frames import Close, Frame
@@ -38,18 +39,21 @@ class Server:
         runner: ConnectionRunner,
         registry: ConnectionRegistry,
         shutdown_timeout: float | None,
+        drain: float,
     ) -> None:
         self._listeners = listeners
         self._handshakes = handshakes
         self._runner = runner
         self._registry = registry
         self._shutdown_timeout = math.inf if shutdown_timeout is None else shutdown_timeout
+        self._drain = drain
         self._addresses = tuple(filter(None, map(address_of, listeners)))
         self._port = port_of(listeners)
         self._nursery: trio.Nursery
         self._accepting = trio.CancelScope()
         self._everything = trio.CancelScope()
         self._closing = False
+        self._draining = False
         self._closed = trio.Event()
 
     def __repr__(self) -> str:
@@ -94,28 +98,52 @@ class Server:
         """
         return self._registry.broadcast(frame)
 
-    def close(self, code: int = 1001, reason: str = "") -> None:
+    def close(self, code: int | None = None, reason: str = "") -> None:
         """Start shutting down: stop accepting, close all connections, and let the handlers finish.
 
-        Everything that has not ended after ``shutdown_timeout``, including ``terminate`` hooks,
-        is cancelled. Further calls do nothing.
+        With the option ``drain``, the connections are closed one by one, evenly spread over this
+        time; the others can still be used. A second call then closes the remaining ones
+        immediately. Without it, further calls do nothing.
+
+        Everything that has not ended ``shutdown_timeout`` seconds after the last connection began
+        to close, including ``terminate`` hooks, is cancelled.
 
         Args:
-            code: the code of the Close frames; 1001 means going away, 1012 a server restart.
+            code: the code of the Close frames; by default 1001 (going away), or 1012 (service
+                restart) with ``drain``.
             reason: the reason of the Close frames.
 
         Raises:
             InvalidOption: the code or reason cannot be sent.
         """
+        if code is None:
+            code = SERVICE_RESTART if self._drain else GOING_AWAY
         try:
             frame = Close(code, reason)
         except ValueError as error:
             raise InvalidOption(str(error)) from None
-        if self._closing:
-            return
-        self._closing = True
-        self._handshakes.close()
-        self._accepting.cancel()
+        if not self._closing:
+            self._closing = True
+            self._handshakes.close()
+            self._accepting.cancel()
+            self._draining = self._drain > 0 and bool(self.connections)
+            if self._draining:
+                self._everything.deadline = (
+                    trio.current_time() + self._drain + self._shutdown_timeout
+                )
+                self._nursery.start_soon(self._close_gradually, frame)
+            else:
+                self._close_all(frame)
+        elif self._draining:
+            self._close_all(frame)
+
+    async def _close_gradually(self, frame: Close) -> None:
+        await self._registry.drain(frame, self._drain)
+        if self._draining:
+            self._close_all(frame)
+
+    def _close_all(self, frame: Close) -> None:
+        self._draining = False
         deadline = trio.current_time() + self._shutdown_timeout
         self._everything.deadline = deadline
         self._registry.close(frame, deadline)
@@ -123,6 +151,8 @@ class Server:
     def abort(self) -> None:
         """Drop all connections immediately; only ``terminate`` hooks may finish."""
         self.close()
+        if self._draining:
+            self.close()
         self._everything.cancel()
 
     async def wait_closed(self) -> None:

@@ -65,7 +65,17 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
 @contextmanager
 def serve_workers(*arguments: str) -> Iterator[str]:
     """``trioglock serve`` with two worker processes; its address."""
-    command = [*COMMAND, "serve", "--port", "0", "--drain", "1", "--workers", "2", *arguments]
+    command = [
+        *COMMAND,
+        "serve",
+        "--port",
+        "0",
+        "--shutdown-timeout",
+        "1",
+        "--workers",
+        "2",
+        *arguments,
+    ]
     with subprocess.Popen(  # noqa: S603
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
     ) as process:

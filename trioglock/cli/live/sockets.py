@@ -100,15 +100,17 @@ class PublishingSocket(Socket[None]):
         """Publish the request in a frame, and return the response."""
         try:
             channel, data = await self._parse(frame)
-            before = self._hub.statistics()
+            counters = self._hub.counters
+            received, delivered = counters.received, counters.delivered
             await self._hub.publish(data, channel)
         except (InvalidRequest, TrioglockError) as error:
             return {"published": False, "error": str(error)}
-        after = self._hub.statistics()
         # Messages published by others at the same time cannot be distinguished.
-        is_known = self._counts and after.received == before.received + 1
-        delivered = after.delivered - before.delivered if is_known else None
-        return {"published": True, "delivered": delivered}
+        is_known = self._counts and counters.received == received + 1
+        return {
+            "published": True,
+            "delivered": counters.delivered - delivered if is_known else None,
+        }
 
     async def check_token(self, token: object) -> None:
         """Raise InvalidRequest if a request with this token may not be published."""
@@ -266,13 +268,13 @@ class PageSocket(PublishingSocket):
             pass
 
     async def _send_numbers(self, conn: Connection[Any, Any]) -> None:
-        received, since = self._hub.statistics().received, trio.current_time()
+        received, since = self._hub.counters.received, trio.current_time()
         try:
             while True:
                 await trio.sleep(NUMBERS_INTERVAL)
-                now, statistics = trio.current_time(), self._hub.statistics()
-                rate = (statistics.received - received) / (now - since)
-                received, since = statistics.received, now
+                before, received = received, self._hub.counters.received
+                now = trio.current_time()
+                rate, since = (received - before) / (now - since), now
                 browsers = self._count_browsers()
                 numbers = {"rate": rate, "received": received, "browsers": browsers}
                 await conn.send_frame(json.dumps({"numbers": numbers}))

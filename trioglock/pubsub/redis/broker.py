@@ -16,7 +16,7 @@ from ...options import check_seconds
 from ...retry import Backoff
 from ..broker import HISTORY_SECONDS, Broker, BrokerSession, Deliver
 from ..history import FindRetention, Retention, check_history, join_retentions
-from .address import parse_redis_url
+from .address import ClusterAddress, parse_redis_url
 from .connection import RedisTimings
 from .discovery import SentinelDiscovery, open_discovery
 from .history import RedisHistory
@@ -65,7 +65,8 @@ class RedisBroker(Broker):
             None for no limit.
         health_interval: seconds of silence before a health check.
         health_timeout: seconds to wait for any reply.
-        backoff: delays between attempts to reconnect, which never stop.
+        backoff: delays between attempts to reconnect, which never stop; by default up to 5 seconds,
+            and 1 second in a cluster.
 
     Raises:
         InvalidOption: an argument has the wrong type or value, or the extra is missing: ``pip
@@ -93,13 +94,16 @@ class RedisBroker(Broker):
         if not (backoff is None or isinstance(backoff, Backoff)):
             raise InvalidOption(f"backoff must be a Backoff, not {describe_value(backoff)}")
         self._address = parse_redis_url(url, ssl_context)
+        # Sentinels report a new master; the nodes of a cluster must be asked for it.
+        maximum = 1 if isinstance(self._address, ClusterAddress) else 5
         self._retention = None if history is None else Retention(history, history_seconds)
         self._timings = RedisTimings(
             open_timeout=math.inf if open_timeout is None else open_timeout,
             publish_timeout=math.inf if publish_timeout is None else publish_timeout,
             health_interval=health_interval,
             health_timeout=health_timeout,
-            backoff=backoff or Backoff(initial=0.1, maximum=5, max_attempts=None, stable_after=5),
+            backoff=backoff
+            or Backoff(initial=0.1, maximum=maximum, max_attempts=None, stable_after=5),
         )
 
     def __repr__(self) -> str:

@@ -29,6 +29,18 @@ DISCOVERY_TIMEOUT = 1.0
 """Seconds for which one of the servers is asked."""
 
 
+MASTER_EVENTS = ("+promoted-slave", "+switch-master")
+"""The channels on which a sentinel reports a new master: the one that conducts the failover, and
+the others."""
+
+SLOTS = 2**14
+"""Number of hash slots of a cluster."""
+
+
+class NoServer(Exception):
+    """There is no server for the hub at present."""
+
+
 class Discovery(ABC):
     """The servers to ask, the question, and the latest answer. It does no I/O.
 
@@ -55,6 +67,7 @@ class Discovery(ABC):
 
         Raises:
             BrokerError: the reply contains none.
+            NoServer: there is none at present.
         """
 
     @abstractmethod
@@ -95,16 +108,16 @@ class SentinelDiscovery(Discovery):
             raise BrokerError(f"it knows no master named {self.address.name!r}")
         try:
             host, port = (part.decode() for part in reply)
-            return self._master_at(host, port)
+            return _move(self.address.master, host, port)
         except (ValueError, AttributeError, TypeError):
             raise BrokerError("it does not answer as a sentinel does") from None
 
-    def _master_at(self, host: str, port: str) -> RedisAddress:
-        """The address of a master, with the credentials."""
-        return replace(self.address.master, host=host, port=int(port))
-
     def parse_event(self, channel: bytes, payload: bytes) -> RedisAddress | None:
-        """The address in an event of :data:`MASTER_EVENTS`, if it is about this master."""
+        """The address in an event of :data:`MASTER_EVENTS`, if it is about this master.
+
+        Raises:
+            BrokerError: there is no valid address.
+        """
         words = payload.decode(errors="replace").split()
         match channel, words:
             case b"+switch-master", [name, _, _, host, port]:
@@ -113,7 +126,9 @@ class SentinelDiscovery(Discovery):
                 pass
             case _:
                 return None
-        return self._master_at(host, port) if name == self.address.name else None
+        if name != self.address.name:
+            return None
+        return self.parse_answer(self.servers[0], [host.encode(), port.encode()])
 
     def describe_refusal(self, server: RedisAddress, text: str) -> str:
         if server.password is None and "uthenticat" in text:
@@ -124,10 +139,6 @@ class SentinelDiscovery(Discovery):
         if "unknown command" in text.lower():
             return f"{server} is not a Redis Sentinel"
         return f"the sentinel at {server}: {text}"
-
-
-SLOTS = 2**14
-"""Number of hash slots of a cluster."""
 
 
 class ClusterDiscovery(Discovery):
@@ -154,10 +165,14 @@ class ClusterDiscovery(Discovery):
         nodes, found = list[RedisAddress](), None
         try:
             for first, last, *entries in reply:
-                masters_first = [_parse_node(server, entry) for entry in entries]
-                nodes += masters_first
+                # Without a host, it is that of the server; the master is the first of each range.
+                members = [
+                    _move(server, host.decode() if host else server.host, port)
+                    for host, port, *_ in entries
+                ]
+                nodes += members
                 if first <= self.slot <= last:
-                    found = masters_first[0]
+                    found = members[0]
         except (ValueError, AttributeError, TypeError, IndexError):
             raise BrokerError("it does not answer as a node of a cluster does") from None
         self.servers = tuple(dict.fromkeys((*nodes, *self.address.nodes)))
@@ -171,19 +186,12 @@ class ClusterDiscovery(Discovery):
         return f"{server}: {text}"
 
 
-def _parse_node(server: RedisAddress, entry: Any) -> RedisAddress:
-    """The address of a node, as reported by a server. Without a host, it is the server's host."""
-    host, port = entry[0], entry[1]
-    return replace(server, host=host.decode() if host else server.host, port=int(port))
-
-
-class NoServer(Exception):
-    """No server has the role that a hub requires, at present."""
-
-
-MASTER_EVENTS = ("+promoted-slave", "+switch-master")
-"""The channels on which a sentinel reports a new master: the one that conducts the failover, and
-the others."""
+def _move(address: RedisAddress, host: str, port: str | int) -> RedisAddress:
+    """The same address on another host and port; raise ValueError if the port is invalid."""
+    number = int(port)
+    if not 0 < number < 2**16:
+        raise ValueError("not a port")
+    return replace(address, host=host, port=number)
 
 
 def open_discovery(
