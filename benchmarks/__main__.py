@@ -94,7 +94,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--group",
         action="append",
-        choices=("client", "server", "channels"),
+        choices=("client", "server", "channels", "hub"),
         help="run the cases with this side of trioglock; repeatable",
     )
     add(

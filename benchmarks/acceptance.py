@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import channels_cases as channels
+from . import hub_cases as hubs
 from . import server_cases as server
 from .case import BASELINE, COMPILED, native, picows
 from .cases import AIOHTTP, MANY_TASKS, RAW, TRIO_WEBSOCKET, WEBSOCKETS_TRIO, WEBSOCKETS_UVLOOP
@@ -102,6 +103,7 @@ def limits() -> Iterator[Limit]:
     yield from _connection_limits()
     yield from _server_limits()
     yield from _channels_limits()
+    yield from _hub_limits()
 
 
 def _client_limits() -> Iterator[Limit]:
@@ -252,6 +254,21 @@ def _channels_limits() -> Iterator[Limit]:
     yield Limit(what, "at most 30 KB", channels.HOLDING, "1,000", ours, at_most=30)
     what = "channels, memory per further topic"
     yield Limit(what, "at most 3 KB", channels.TOPICS, "1,000", ours, at_most=3)
+
+
+def _hub_limits() -> Iterator[Limit]:
+    rate = f"{hubs.RATE:,} messages per second"
+    what = "hub, a busy channel without subscribers in the process"
+    for entry in (hubs.PLAIN, hubs.HISTORY):
+        limit = "at most 1 % of a core"
+        yield Limit(what, limit, hubs.IGNORING, rate, entry.label, at_most=1)
+    what = "hub, a message to 8 processes with a history, CPU of Redis"
+    at = (hubs.PUBLISHING, rate, hubs.HISTORY.label)
+    yield _at_most(what, *at, hubs.PLAIN.label, 2)
+    for channels_count in hubs.CHANNELS:
+        column = f"{channels_count:,} channels"
+        what = f"hub, 4 processes with one subscriber for each of {column}, CPU"
+        yield _at_most(what, hubs.SPREADING, column, hubs.HUB.label, hubs.NODE.label, 1.3)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ __all__ = [
     "CHANNELS_WORK",
     "COMPILED",
     "CPU",
+    "HUB_WORK",
     "SERVER_WORK",
     "TIME",
     "Case",
@@ -25,6 +26,9 @@ SERVER_WORK = ("serve", "fanout", "hold")
 
 CHANNELS_WORK = ("push", "shout", "join", "presence", "keep", "rest")
 """The jobs of contenders that are servers of channels."""
+
+HUB_WORK = ("ignore", "publish", "spread")
+"""The jobs of contenders whose processes are connected by Redis."""
 
 BASELINE, COMPILED = "baseline", "compiled"
 """Names of other builds of trioglock that can be measured in the same run."""
@@ -105,10 +109,12 @@ class Case:
     max_rounds: int = 100
 
     @property
-    def group(self) -> Literal["client", "server", "channels"]:
-        """Which side of a connection is measured; ``--group`` selects one."""
+    def group(self) -> Literal["client", "server", "channels", "hub"]:
+        """Which part of trioglock is measured; ``--group`` selects one."""
         if self.job["work"] in CHANNELS_WORK:
             return "channels"
+        if self.job["work"] in HUB_WORK:
+            return "hub"
         return "server" if self.job["work"] in SERVER_WORK else "client"
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from .case import TIME, Case, Entry, Measure, native, picows, size_name
 from .channels_cases import channels_cases
+from .hub_cases import hub_cases
 from .server_cases import server_cases
 
 __all__ = ["all_cases", "build_entry"]
@@ -95,6 +96,7 @@ def all_cases() -> Iterator[Case]:
     yield from _idle_cases()
     yield from server_cases()
     yield from channels_cases()
+    yield from hub_cases()
 
 
 def _basic_cases() -> Iterator[Case]:
@@ -157,7 +159,7 @@ def _idle_cases() -> Iterator[Case]:
 
 def build_entry(entry: Entry, build: str) -> Entry | None:
     """Return the entry for another build of trioglock, or None for other contenders."""
-    if entry.contender not in ("trioglock_native", "trioglock_channels"):
+    if entry.contender not in ("trioglock_native", "trioglock_channels", "trioglock_hub"):
         return None
     label = f"{build}: {entry.label}"
     return Entry(label, entry.contender, entry.variant, entry.job, build)

@@ -63,10 +63,11 @@ class Clients:
         self._beating: asyncio.Task[None] | None = None
 
     async def open(self, url: str, count: int, greeting: str, greeted: str) -> None:
-        """Connect more clients."""
+        """Connect more clients. A place for the number of the client may be in the URL."""
         for start in range(0, count, CONCURRENT_CONNECTS):
             many = min(CONCURRENT_CONNECTS, count - start)
-            opened = await asyncio.gather(*(ws_connect(Client, url) for _ in range(many)))
+            urls = [url.replace("{c}", str(len(self._clients) + at)) for at in range(many)]
+            opened = await asyncio.gather(*(ws_connect(Client, one) for one in urls))
             clients: list[Any] = [client for _, client in opened]
             if greeting:
                 await asyncio.gather(*(_ask(c, [greeting], greeted) for c in clients))

@@ -26,18 +26,19 @@ class Job:
         work: ``receive``, ``send``, ``echo``, ``burst``, ``crowd`` (echo over many connections),
             ``tasks`` (send from many tasks), ``idle``; for servers ``fanout``, ``serve`` or
             ``hold``; for servers of channels ``push``, ``shout``, ``join``, ``presence``, ``keep``
-            or ``rest``.
+            or ``rest``; for hubs ``ignore``, ``publish`` or ``spread``.
         way: the variant of the contender; "" is the default.
         server: the URL of the server, without a path.
         cafile: the file of the CA certificate that a client must trust, for ``wss://``.
         size: the payload of a message in bytes.
         count: the number of messages over all connections.
-        batch: the number of messages in a burst, or of tasks that send at the same time.
+        batch: the number of messages in a burst, or of tasks that send at the same time; for hubs,
+            that of messages per second.
         connections: the number of simultaneous connections.
         deflate: send compressed JSON documents of about 1 KiB; for idle connections, negotiate
             compression.
         secure: as a server, use TLS.
-        window: the seconds during which the CPU time of idle connections is measured.
+        window: the seconds during which the CPU time of idle connections, or of hubs, is measured.
         traced: measure memory with tracemalloc as well.
     """
 

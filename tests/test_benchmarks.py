@@ -94,6 +94,20 @@ async def test_a_quick_run_measures_channels(tmp_path: Path) -> None:
         assert None not in column["rounds"]["trioglock, channels"], column
 
 
+@pytest.mark.redis
+@pytest.mark.slow
+async def test_a_quick_run_measures_hubs(tmp_path: Path) -> None:
+    """In several processes. Those of Node.js are not measured."""
+    selected = ("--only", "channel without", "--only", "1,000 channels")
+    await run_benchmarks("--quick", *selected, "--contender", "hub", "--out", tmp_path)
+    found = json.loads((tmp_path / "performance.json").read_text())
+    assert found["failures"] == []
+    if found["missing"]:
+        pytest.skip(found["missing"]["trioglock_hub"])
+    for column in found["columns"]:
+        assert None not in [value for values in column["rounds"].values() for value in values]
+
+
 @pytest.mark.slow
 async def test_a_run_compares_with_a_baseline(tmp_path: Path) -> None:
     """``--baseline`` imports trioglock from another directory, and reports the ratios."""

@@ -31,6 +31,7 @@ from trioglock.options import (
     DialOptions,
     FlowKeywords,
     FlowOptions,
+    ServerFlowOptions,
     check_headers,
     check_seconds,
     check_subprotocols,
@@ -178,9 +179,9 @@ CALLS: dict[str, tuple[Callable[..., Any], list[type], list[type]]] = {
     "serve": (
         serve,
         [ServeOptions, FlowKeywords],
-        [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
+        [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, ServerFlowOptions],
     ),
-    "WebSocketApp": (WebSocketApp, [ASGIOptions], [UpgradeOptions, FlowOptions]),
+    "WebSocketApp": (WebSocketApp, [ASGIOptions], [UpgradeOptions, ServerFlowOptions]),
 }
 
 DIFFERENT = {"subprotocols", "codec"}

@@ -25,7 +25,7 @@ from .errors import UsageError
 from .frames import Close, Codec, Event, Fragment, Frame, Ping, Pong, PreparedMessage
 from .headers import Headers
 from .http import Request, Response
-from .options import FlowOptions, Overflow, RequestFormat, StallTimeout, take_options
+from .options import Overflow, Rate, RequestFormat, ServerFlowOptions, StallTimeout, take_options
 from .server import (
     ConnectionRegistry,
     ConnectionRunner,
@@ -61,6 +61,8 @@ class ASGIOptions(TypedDict, total=False):
         write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
         stall_timeout: as for :func:`trioglock.serve`.
+        message_rate: as for :func:`trioglock.serve`, without pings and pongs.
+        byte_rate: as for :func:`trioglock.serve`, for the bytes of the messages.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits.
@@ -75,6 +77,8 @@ class ASGIOptions(TypedDict, total=False):
     close_timeout: float | None
     write_timeout: float | None
     stall_timeout: float | StallTimeout | None
+    message_rate: Rate | None
+    byte_rate: Rate | None
     max_queue: int | None
     write_limit: int
     overflow: Overflow
@@ -109,7 +113,7 @@ class WebSocketApp:
         trace = given.pop("trace", False)
         self._upgrades = take_options(UpgradeOptions, given)
         # The ASGI server sends pings.
-        flow = FlowOptions(ping_interval=None, ping_timeout=None, **given)
+        flow = ServerFlowOptions(ping_interval=None, ping_timeout=None, **given)
         self.registry: ConnectionRegistry = ConnectionRegistry()
         """The open connections; :meth:`ConnectionRegistry.broadcast` sends to all of them."""
         self._routes = Routes(target, flow, self._upgrades)

@@ -148,7 +148,7 @@ class Violation:
     """The peer violated the protocol or exceeded a limit; nothing after it is read.
 
     Args:
-        code: the close code to send (RFC 6455, section 7.4.1): 1002, 1007 or 1009.
+        code: the close code to send (RFC 6455, section 7.4.1): 1002, 1007, 1008 or 1009.
         reason: a description of the violation.
     """
 

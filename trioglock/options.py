@@ -37,6 +37,7 @@ __all__ = [
     "Overflow",
     "Rate",
     "RequestFormat",
+    "ServerFlowOptions",
     "StallTimeout",
     "StreamSource",
 ]
@@ -211,11 +212,11 @@ class Rate:
     arrive at the server in any ``per`` seconds. Their delay in the network varies, so the limit is
     enforced with a margin.
 
-    For the limits of :class:`trioglock.channels.Channels`, it is a token bucket: a client may send
-    ``messages`` at once, and ``messages / per`` in each second after that.
+    For the limits of a server, such as ``message_rate`` and ``byte_rate``, it is a token bucket: a
+    client may send ``messages`` at once, and ``messages / per`` in each second after that.
 
     Args:
-        messages: the number of messages.
+        messages: the number of messages, or of bytes for ``byte_rate``.
         per: the length of the window in seconds.
         margin: seconds added to the window of ``send_rate``. None means 5% of ``per``, but at most
             0.05.
@@ -454,6 +455,28 @@ class FlowOptions:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerFlowOptions(FlowOptions):
+    """Timeouts and limits of a server's connection: keyword arguments of :func:`trioglock.serve`.
+
+    Raises:
+        InvalidOption: a field is of the wrong type or out of range.
+    """
+
+    message_rate: Rate | None = None
+    byte_rate: Rate | None = None
+
+    def __post_init__(self) -> None:
+        FlowOptions.__post_init__(self)
+        check_rate("message_rate", self.message_rate)
+        check_rate("byte_rate", self.byte_rate)
+
+    @property
+    def limits_rates(self) -> bool:
+        """Whether clients may be slowed down."""
+        return self.message_rate is not None or self.byte_rate is not None
+
+
 # Set by the opening handshake itself (RFC 6455, section 4.1).
 _RESERVED_HEADERS = frozenset({"connection", "upgrade"})
 
@@ -520,6 +543,16 @@ def check_whole(name: str, value: int | None, *, least: int, none: bool = True) 
         raise InvalidOption(f"{name} must be a whole number, not {value!r}")
     if value < least:
         raise InvalidOption(f"{name} must be at least {least}, not {value}")
+
+
+def check_rate(name: str, value: object) -> None:
+    """Raise InvalidOption unless ``value`` is a Rate without a margin, or None."""
+    if value is None or (isinstance(value, Rate) and value.margin is None):
+        return
+    raise InvalidOption(
+        f"{name} must be a Rate without a margin, such as Rate(1000, per=10), or None, not "
+        f"{describe_value(value)}"
+    )
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

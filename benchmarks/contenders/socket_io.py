@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from shutil import which
 
 from ..dialects import SOCKET_IO
 from ..job import Job
+from ..node_packages import NODE_DIRECTORY, install_node_packages
 from .channels_hosting import TOPIC, ChannelsHost, ChannelsHosting
 from .hosting import run_process
 
 __all__ = ["CONTENDER"]
-
-DIRECTORY = Path(__file__).parent.parent / "node"
-SECONDS_TO_INSTALL = 120
 
 
 class SocketIO(ChannelsHosting):
@@ -24,7 +19,7 @@ class SocketIO(ChannelsHosting):
 
     @asynccontextmanager
     async def host(self, job: Job) -> AsyncIterator[ChannelsHost]:
-        async with run_process(("node", "--expose-gc", "server.js"), cwd=DIRECTORY) as ask:
+        async with run_process(("node", "--expose-gc", "server.js"), cwd=NODE_DIRECTORY) as ask:
 
             async def usage() -> float:
                 answer = await ask({"name": "usage"})
@@ -48,26 +43,6 @@ class SocketIO(ChannelsHosting):
             )
 
 
-def _install() -> None:
-    """Install the locked packages, unless they are installed.
-
-    Raises:
-        ImportError: this is not possible.
-    """
-    npm = which("npm")
-    if which("node") is None or npm is None:
-        raise ImportError("there is no node or npm on this machine")
-    if (DIRECTORY / "node_modules" / "socket.io").is_dir():
-        return
-    install = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-    try:
-        subprocess.run(
-            install, cwd=DIRECTORY, timeout=SECONDS_TO_INSTALL, capture_output=True, check=True
-        )
-    except (subprocess.SubprocessError, OSError) as error:
-        raise ImportError(f"npm could not install socket.io: {error}") from error
-
-
-_install()
+install_node_packages("socket.io")
 
 CONTENDER = SocketIO()

@@ -28,6 +28,7 @@ from trioglock import (
     HandshakeRefused,
     InvalidFrame,
     InvalidOption,
+    Rate,
     Reply,
     Response,
     Socket,
@@ -300,6 +301,22 @@ async def test_the_request_of_a_connection(autojump_clock: MockClock) -> None:
     server.scope |= {"query_string": b"a=1", "client": ("192.0.2.1", 5000), "scheme": "wss"}
     await server.run(WebSocketApp(handler))
     assert seen == ["/%C3%BC", "a=1", "example.org", "192.0.2.1:5000", True, {}]
+
+
+async def test_messages_are_limited(autojump_clock: MockClock) -> None:
+    """Only messages: the ASGI server answers pings."""
+    times: list[float] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        async for _ in conn:
+            times.append(trio.current_time())  # noqa: PERF401 - a list would not show when
+
+    server = Server()
+    for _ in range(3):
+        server.post.send_nowait({"type": "websocket.receive", "text": "x"})
+    server.post.send_nowait({"type": "websocket.disconnect", "code": 1000})
+    await server.run(WebSocketApp(handler, message_rate=Rate(1, per=2)))
+    assert times == pytest.approx([times[0], times[0] + 2, times[0] + 4])
 
 
 SERVERS = [

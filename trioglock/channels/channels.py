@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from .._hints import describe_value
 from ..errors import InvalidOption, UsageError
 from ..frames import Data
-from ..options import Rate, check_whole
+from ..options import Rate, check_rate, check_whole
 from ..protocols.phoenix.message import check_event, check_topic
 from ..pubsub import Hub
 from ..pubsub.history import Retention
@@ -19,7 +19,6 @@ from .channel import Channel
 from .credentials import Refresh
 from .handshake import Authenticate, ChannelsTarget, Identify
 from .ids import DISCONNECT, IdIndex, id_channel
-from .limits import check_rate
 from .routes import ChannelRoutes
 from .socket import ChannelsSocket, SocketOptions
 from .topics import TopicIndex, hub_channel, topic_of

@@ -6,28 +6,12 @@ import sys
 
 import trio
 
-from .._hints import describe_value
-from ..errors import InvalidOption
 from ..options import Rate
 
-__all__ = ["TokenBucket", "check_rate"]
+__all__ = ["TokenBucket"]
 
 PARTS = 64
 """The clock is read once for this part of the limit, and not for each message."""
-
-
-def check_rate(name: str, value: object) -> None:
-    """Check the value of an option.
-
-    Raises:
-        InvalidOption: it is neither a Rate without a margin nor None.
-    """
-    if value is None or (isinstance(value, Rate) and value.margin is None):
-        return
-    raise InvalidOption(
-        f"{name} must be a Rate without a margin, such as Rate(1000, per=10), or None, not "
-        f"{describe_value(value)}"
-    )
 
 
 class TokenBucket:

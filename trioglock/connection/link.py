@@ -12,7 +12,7 @@ from .._timer import GRACE_ROUNDS
 from ..disconnect import ConnectionLost, HeartbeatTimeout, Stalled
 from ..errors import DecodeError
 from ..frames import Close, Codec, Data, Event, Fragment, Ping, Pong, Violation
-from ..options import FlowOptions, StallTimeout
+from ..options import FlowOptions, ServerFlowOptions, StallTimeout
 from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
@@ -21,6 +21,7 @@ from .decoding import InvalidMessages, decode
 from .fragments.queue import FragmentQueue
 from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
+from .rate_limit import RateLimiter
 from .receive_queue import ReceiveQueue
 from .requests import Requests
 from .send_queue import SendQueue
@@ -66,6 +67,7 @@ class LinkTasks:
         "_heartbeat",
         "_invalid",
         "_is_answer",
+        "_limiter",
         "_link",
         "_max_backlog",
         "_pings",
@@ -123,6 +125,10 @@ class LinkTasks:
         self._codec = flow.codec
         self._invalid = invalid
         self._requests = requests
+        self._limiter: RateLimiter | None = None
+        if isinstance(flow, ServerFlowOptions) and flow.limits_rates:
+            self._limiter = RateLimiter(flow.message_rate, flow.byte_rate)
+            link.report_all()
         self._read_pause = ReadPause()
         self._heartbeat = LinkHeartbeat(
             link, self._read_pause, pings, send_queue, writer, flow, self._time_out, actor.fail
@@ -155,9 +161,10 @@ class LinkTasks:
         self._heartbeat.start()
         if self._stalls is not None:
             self._stalls.start()
+        feed = self._link.feed if self._limiter is None else self._feed_limited
         try:
             while self.end is None:
-                if not await self._link.feed(self._handle):
+                if not await feed(self._handle):
                     self._set_end(ConnectionLost(error=self.write_error))
                 elif self.end is None:
                     await self._pause()
@@ -173,8 +180,9 @@ class LinkTasks:
 
     async def drain(self) -> None:
         """Wait until the peer ends the stream, after a Close frame or a violation."""
+        feed = self._link.feed if self._limiter is None else self._feed_limited
         try:
-            while await self._link.feed(_ignore):
+            while await feed(_ignore):
                 pass
         except LinkBroken:
             return
@@ -342,6 +350,46 @@ class LinkTasks:
                     self._stalls.data_received()
                 self.messages += event.final
                 self._receive_queue.add_fragment(event)
+
+    # Limits.
+
+    async def _feed_limited(self, handle: Callable[[list[Event]], bool]) -> bool:
+        """Like :meth:`Link.feed`, but no faster than the limiter allows."""
+        limiter, link = self._limiter, self._link
+        assert limiter is not None
+        continues = True
+
+        def pass_on() -> bool:
+            events = limiter.take(trio.current_time())
+            return not events or handle(events)
+
+        def receive(events: list[Event]) -> bool:
+            nonlocal continues
+            limiter.receive(events, link.bytes_received)
+            continues = pass_on()
+            return continues and limiter.delay(trio.current_time()) is None
+
+        while True:
+            while (delay := limiter.delay(trio.current_time())) is not None:
+                if self.end is None and limiter.is_exhausted(trio.current_time()):
+                    self._set_end(Violation(1008, "too many messages or bytes"))
+                    return True
+                await self._slow_down(limiter, delay)
+                if not pass_on():
+                    return True
+            if not await link.feed(receive):
+                return False
+            if not continues:
+                return True
+
+    async def _slow_down(self, limiter: RateLimiter, delay: float) -> None:
+        """Pause reading, whether or not there is space."""
+        began = trio.current_time()
+        with self._read_pause, self._emitter.waiting("reader", "rate_limit"):
+            await trio.sleep(delay)
+        limiter.waited(began, trio.current_time())
+        if self.write_error is not None and not self.reconnects:
+            self._deadlines.limit_link()
 
     # Backpressure.
 

@@ -231,10 +231,12 @@ class ChannelLog:
         while self.entries and self.entries[0][1] < deadline:
             self._remove_oldest()
 
-    def after(self, number: int, count: int) -> Iterable[tuple[int, float, Message]]:
+    def after(self, number: int, count: int) -> list[tuple[int, float, Message]]:
         """Return the first entries after a number."""
         start = bisect_right(self.entries, number, key=itemgetter(0))
-        return islice(self.entries, start, start + count)
+        end = min(start + count, len(self.entries))
+        # An iterator would begin with the oldest entry.
+        return [self.entries[index] for index in range(start, end)]
 
 
 class ChannelLogs:

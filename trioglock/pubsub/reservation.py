@@ -42,19 +42,25 @@ class Reservation:
         hub.join(self._subscriber, channel)
 
     async def confirm(self) -> None:
-        """Wait until the broker has confirmed the subscription.
+        """Wait until the broker has confirmed the subscription; release it if this fails.
 
         Raises:
             BrokerUnavailable: it has not confirmed it in time.
             BrokerError: it returned an error.
             UsageError: the hub has closed.
         """
-        with PeerTimeout(CONFIRM_SECONDS):
-            await self._hub.wait_subscribed(self.channel)
-            return
-        raise BrokerUnavailable(
-            "the broker did not confirm a subscription within " + seconds_text(CONFIRM_SECONDS)
-        )
+        confirmed = False
+        try:
+            with PeerTimeout(CONFIRM_SECONDS):
+                await self._hub.wait_subscribed(self.channel)
+                confirmed = True
+        finally:
+            if not confirmed:
+                self.release()
+        if not confirmed:
+            raise BrokerUnavailable(
+                "the broker did not confirm a subscription within " + seconds_text(CONFIRM_SECONDS)
+            )
 
     def release(self) -> None:
         """End the reservation. Calling it again does nothing."""

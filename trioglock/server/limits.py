@@ -30,13 +30,13 @@ class PendingHandshake:
     __slots__ = ("_later", "client", "deadline", "group", "rejected", "scope", "waiting")
 
     def __init__(self, client: ClientAddress, deadline: float, *, exempt: bool = False) -> None:
-        self.client = client
-        self.group = None if exempt else client.group
-        self.scope = trio.CancelScope()
-        self.deadline = PeerDeadline(self.scope, deadline)
+        self.client: ClientAddress = client
+        self.group: IPAddress | None = None if exempt else client.group
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.deadline: PeerDeadline = PeerDeadline(self.scope, deadline)
         self._later: float | None = None  # the usual deadline, while an earlier one applies
-        self.waiting = True  # for the complete request
-        self.rejected = False
+        self.waiting: bool = True  # for the complete request
+        self.rejected: bool = False
 
     @property
     def name(self) -> str:

@@ -21,7 +21,8 @@ from ..options import (
     DEFLATE,
     Compression,
     FlowKeywords,
-    FlowOptions,
+    Rate,
+    ServerFlowOptions,
     accepts_options,
     check_seconds,
     deflate_settings,
@@ -95,6 +96,11 @@ class ServeOptions(FlowKeywords, total=False):
             With 0 they are closed at once, with 1001. See :meth:`Server.close`.
         shutdown_timeout: seconds from closing the last connection until all remaining tasks are
             cancelled; None for no limit.
+        message_rate: the limit on the messages, pings and pongs of each client, such as
+            ``Rate(100, per=1)``. A client that sends faster is read more slowly, and closed with
+            1008 when it has been slowed down for ten periods longer than it has not. None for no
+            limit.
+        byte_rate: the same for the bytes that each client sends, including headers of frames.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
@@ -122,6 +128,8 @@ class ServeOptions(FlowKeywords, total=False):
     open_timeout: float | None
     drain: float
     shutdown_timeout: float | None
+    message_rate: Rate | None
+    byte_rate: Rate | None
     max_size: int | None
     transport: ServerTransport | None
     codec: Codec[Any] | None
@@ -152,7 +160,7 @@ class ServerOptions:
 @checks_keywords("serve")
 @accepts_options(
     [ServeOptions, FlowKeywords],
-    [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, FlowOptions],
+    [BindOptions, HandshakeOptions, UpgradeOptions, ServerOptions, ServerFlowOptions],
 )
 def serve(
     target: ServeTargets,
@@ -198,7 +206,7 @@ def serve(
     server = take_options(ServerOptions, given)
     bind = take_options(BindOptions, given)
     handshakes = take_options(HandshakeOptions, given)
-    flow = take_options(FlowOptions, given)
+    flow = take_options(ServerFlowOptions, given)
     upgrades = take_options(UpgradeOptions, given)
     transport = server.transport or NativeTransport()
     if flow.fragments:
@@ -211,6 +219,11 @@ def serve(
                 "use NativeTransport or leave out the compression option"
             )
         upgrades = replace(upgrades, compression=None)
+    if flow.limits_rates and not transport.reports_pings:
+        raise InvalidOption(
+            f"{type(transport).__name__} answers pings itself, so it cannot limit them: with "
+            "message_rate or byte_rate use NativeTransport"
+        )
     open_listeners = plan_listeners(host, port, bind)
     routes = Routes(target, flow, upgrades)
     if flow.fragments:

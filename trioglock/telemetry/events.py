@@ -61,8 +61,9 @@ __all__ = [
 WireFrame: TypeAlias = Data | Fragment | Ping | Pong | Close
 """A message, ``str`` for text and ``bytes`` for binary, a fragment of one, or a control frame."""
 
-Queue: TypeAlias = Literal["receive_queue", "mailbox", "send_queue"]
-"""The full queue: delivered messages, jobs for hooks, or frames to send."""
+Queue: TypeAlias = Literal["receive_queue", "mailbox", "send_queue", "rate_limit"]
+"""The full queue: delivered messages, jobs for hooks, or frames to send; ``"rate_limit"`` if the
+peer sends faster than ``message_rate`` or ``byte_rate`` allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

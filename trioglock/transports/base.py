@@ -105,6 +105,9 @@ class Link(ABC):
         """A value that changes while the bytes of a message arrive; None between messages."""
         return None
 
+    def report_all(self) -> None:  # noqa: B027 - not all links receive in parts
+        """From now on, pass an empty run for received bytes that complete no event."""
+
     async def respond(self) -> None:  # noqa: B027 - only links of servers respond
         """Write the response to the opening handshake, on a server.
 

@@ -131,6 +131,9 @@ class ServerTransport(ABC):
     receives_fragments: bool = False
     """Whether links can return messages as fragments, if ``upgrade.fragments`` is true."""
 
+    reports_pings: bool = True
+    """Whether links return pings as events, so that they can be limited."""
+
     @abstractmethod
     async def upgrade(
         self, stream: trio.abc.Stream, upgrade: Upgrade, nursery: trio.Nursery

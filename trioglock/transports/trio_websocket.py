@@ -61,6 +61,7 @@ class TrioWebsocketTransport(Transport, ServerTransport):
         fast_violations=False,
     )
     compresses: bool = False
+    reports_pings: bool = False
 
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
         async def attempt(url: WebSocketURL, options: DialOptions) -> Link:

@@ -69,7 +69,7 @@ class RedisHistory(MessageHistory):
         if channels.channel is not None:
             ids, time, *replies = await ask([*head, *self._reads(names, position, count)])
         else:
-            since = max(0, position[0] - CLOCK_LEAD)
+            since = max(0, position[0] - CLOCK_LEAD - INDEX_LAG)
             index = ("ZRANGEBYSCORE", self._keys.index, since, "+inf")
             ids, time, found_names = await ask([*head, index])
             names = [name for one in found_names if channels(name := one.decode())]
@@ -160,6 +160,9 @@ class RedisHistory(MessageHistory):
 
 CLOCK_LEAD = 60_000
 """Milliseconds by which the ids may be ahead of the clock after a change of the master."""
+
+INDEX_LAG = 1000
+"""Milliseconds by which the index may be behind the latest message of a channel."""
 
 
 def _oldest_kept(time: Any, seconds: float | None) -> Position:

@@ -4,7 +4,8 @@ The messages on the ``news`` channel of the ``trioglock`` hub are in the stream
 ``{trioglock}/news``. The hash ``{trioglock}`` contains the newest id of any channel, the one with
 which the history began, and the longest time in milliseconds for which any channel has been kept, 0
 for no limit. The sorted set ``{trioglock}:channels`` contains the time of the latest message of
-each channel. The braces put all keys of a hub into one hash slot, and no hub name contains them.
+each channel, or a time up to a second earlier. The braces put all keys of a hub into one hash slot,
+and no hub name contains them.
 """
 
 from __future__ import annotations
@@ -33,40 +34,47 @@ PUBLISH = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local ms, number = now, 1
-local known = redis.call('HMGET', KEYS[1], 'last', 'born', 'kept')
-local born, longest = known[2], tonumber(known[3] or '-1')
-if known[1] then
-  local last_ms, last_number = string.match(known[1], '^(%d+)-(%d+)$')
-  if tonumber(last_ms) >= ms then
-    ms, number = tonumber(last_ms), tonumber(last_number) + 1
+local known = redis.call('HMGET', KEYS[1], 'last', 'born')
+local last, born = known[1], known[2]
+if last then
+  local dash = string.find(last, '-', 1, true)
+  local last_ms = tonumber(string.sub(last, 1, dash - 1))
+  if last_ms >= ms then
+    ms, number = last_ms, tonumber(string.sub(last, dash + 1)) + 1
   end
 else
   born = string.format('%.0f-0', ms)
   redis.call('HSET', KEYS[1], 'born', born)
 end
-local id = string.format('%.0f-%.0f', ms, number)
+-- Numbers with up to 14 digits become text as they are.
+local id = ms .. '-' .. number
 redis.call('HSET', KEYS[1], 'last', id)
 redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[3], id, 'data', ARGV[2])
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-local kept = tonumber(ARGV[4])
-if kept > 0 then
-  redis.call('XTRIM', KEYS[3], 'MINID', string.format('%.0f', now - kept))
-  redis.call('PEXPIRE', KEYS[3], ARGV[4])
-end
-if longest < 0 or (longest > 0 and (kept == 0 or kept > longest)) then
-  longest = kept
-  redis.call('HSET', KEYS[1], 'kept', ARGV[4])
-end
-if longest > 0 then
-  local oldest = string.format('(%.0f', now - longest)
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', oldest)
-else
-  -- The time does not show which streams have expired. With two samples for each message, there are
-  -- about as many expired ones as others, at most.
-  local prefix = string.sub(KEYS[3], 1, -1 - #ARGV[1])
-  for _, name in ipairs(redis.call('ZRANDMEMBER', KEYS[2], 2)) do
-    if redis.call('EXISTS', prefix .. name) == 0 then
-      redis.call('ZREM', KEYS[2], name)
+local indexed = redis.call('ZSCORE', KEYS[2], ARGV[1])
+if not indexed or math.abs(now - indexed) >= 1000 then
+  -- Once a second is enough for the rest, and every time would double the cost of a message.
+  redis.call('ZADD', KEYS[2], now, ARGV[1])
+  local kept = tonumber(ARGV[4])
+  local longest = tonumber(redis.call('HGET', KEYS[1], 'kept') or '-1')
+  if kept > 0 then
+    redis.call('XTRIM', KEYS[3], 'MINID', string.format('%.0f', now - kept))
+    redis.call('PEXPIRE', KEYS[3], kept + 1000)
+  end
+  if longest < 0 or (longest > 0 and (kept == 0 or kept > longest)) then
+    longest = kept
+    redis.call('HSET', KEYS[1], 'kept', ARGV[4])
+  end
+  if longest > 0 then
+    local oldest = string.format('(%.0f', now - longest - 1000)
+    redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', oldest)
+  else
+    -- The time does not show which streams have expired. With two samples each time, there are
+    -- about as many expired ones as others, at most.
+    local prefix = string.sub(KEYS[3], 1, -1 - #ARGV[1])
+    for _, name in ipairs(redis.call('ZRANDMEMBER', KEYS[2], 2)) do
+      if redis.call('EXISTS', prefix .. name) == 0 then
+        redis.call('ZREM', KEYS[2], name)
+      end
     end
   end
 end

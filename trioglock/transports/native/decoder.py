@@ -30,7 +30,7 @@ from .assembler import Assembler
 from .deflate import TAIL, DeflateStreams, InflateError
 from .fast_path import LEAST_LIMIT, apply_mask, cut_masked, cut_plain
 
-__all__ = ["Decoder", "Refused", "describe_text_error"]
+__all__ = ["Decoder", "Refused", "ReportingDecoder", "describe_text_error"]
 
 FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -351,6 +351,26 @@ class Decoder:
             events[-1].append(message)
         else:
             events.append([message])
+
+
+class ReportingDecoder:
+    """A decoder that returns an empty run for bytes that complete no event."""
+
+    __slots__ = ("_decoder",)
+
+    def __init__(self, decoder: Decoder | ReportingDecoder) -> None:
+        self._decoder = decoder
+
+    @property
+    def backlog(self) -> bool:
+        return self._decoder.backlog
+
+    @property
+    def partial(self) -> object:
+        return self._decoder.partial
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        return self._decoder.feed(chunk) or [[]]
 
 
 def describe_text_error(error: UnicodeDecodeError) -> str:

@@ -10,7 +10,7 @@ import trio
 from ...frames import Close, Event, Frame, Violation
 from ..base import Handshake, Link, LinkBroken
 from ..http1 import STREAM_ERRORS, end_stream
-from .decoder import Decoder
+from .decoder import Decoder, ReportingDecoder
 from .encoder import Buffer, Encoder
 from .poller import AGAIN, ENDED, LEFT, PAUSED, WAIT, Poller, poller_of_run
 from .socket_io import NonblockingIO, SocketIO, choose_io
@@ -70,7 +70,7 @@ class NativeLink(Link):
         self.bytes_received: int = len(rest)
         self.bytes_sent: int = 0
         self._io = choose_io(stream)
-        self._decoder = decoder
+        self._decoder: Decoder | ReportingDecoder = decoder
         self._encoder = encoder
         self._first_events = decoder.feed(rest)
         self._rest: list[Buffer] = []  # what write_now() could not write
@@ -81,6 +81,9 @@ class NativeLink(Link):
         self._fd = -1  # the descriptor in the poller
         self._has_backlog = False  # the decoder has events left for the poller
         self._handle: Callable[[list[Event]], bool] | None = None  # the argument of feed()
+
+    def report_all(self) -> None:
+        self._decoder = ReportingDecoder(self._decoder)
 
     @property
     def partial(self) -> object:

@@ -1,0 +1,213 @@
+"""Clients are registered, and their subscriptions confirmed, before their handshakes end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.pubsub.helpers import SECONDS, joined, opened
+from tests.pubsub.redis_server import RealRedis
+from tests.server.helpers import request
+from trioglock import HandshakeRefused, MemoryListener, connect
+from trioglock.asgi import WebSocketApp
+from trioglock.channels import Channel, Channels
+from trioglock.frames import Data
+from trioglock.pubsub import Broker, BrokerSession, Hub, MemoryBroker
+from trioglock.pubsub.patterns import ChannelFilter
+from trioglock.server import serve
+
+URL = "ws://memory.test/news"
+
+
+class SlowBroker(Broker):
+    """Confirms subscriptions when a test allows it, and delivers only those confirmed."""
+
+    def __init__(self) -> None:
+        self.confirmed = trio.Event()
+        self.wanted: list[str] = []
+        """The channels that are subscribed to."""
+        self.memory = MemoryBroker()
+
+    @asynccontextmanager
+    async def open(
+        self, name: str, deliver: Any, find_retention: Any = None
+    ) -> AsyncIterator[BrokerSession]:
+        yield SlowSession(self, deliver)
+
+
+class SlowSession(BrokerSession):
+    def __init__(self, broker: SlowBroker, deliver: Any) -> None:
+        self.broker, self.deliver = broker, deliver
+
+    async def publish(self, channel: str, data: Data) -> None:
+        raise AssertionError
+
+    def subscribe(self, channels: ChannelFilter) -> None:
+        self.broker.wanted.append(channels.pattern)
+
+    def unsubscribe(self, channels: ChannelFilter) -> None:
+        self.broker.wanted.remove(channels.pattern)
+
+    def is_subscribed(self, channels: ChannelFilter) -> bool:
+        return self.broker.confirmed.is_set()
+
+    async def wait_subscribed(self, channels: ChannelFilter) -> None:
+        await self.broker.confirmed.wait()
+
+
+@asynccontextmanager
+async def slow_site(**options: Any) -> AsyncIterator[tuple[SlowBroker, Hub, MemoryListener]]:
+    """A hub and its server in memory."""
+    broker, listener = SlowBroker(), MemoryListener()
+    async with Hub(broker=broker) as hub, serve(hub.socket, listeners=[listener], **options):
+        yield broker, hub, listener
+
+
+async def test_the_response_waits_for_the_confirmation(autojump_clock: MockClock) -> None:
+    async with slow_site() as (broker, hub, listener):
+        stream = await listener.open_stream()
+        await stream.send_all(request("/news"))
+        await trio.sleep(1)
+        assert broker.wanted == ["news"]
+        assert hub.statistics().subscribers == 1
+        broker.confirmed.set()
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+        assert hub.statistics().subscribers == 1
+        await stream.aclose()
+        await joined(hub, 0)
+        assert broker.wanted == []
+
+
+async def test_an_unreachable_broker_is_503(autojump_clock: MockClock) -> None:
+    """After 5 seconds; the client is not subscribed any more."""
+    async with slow_site() as (broker, hub, listener):
+        began = trio.current_time()
+        with pytest.raises(HandshakeRefused) as refused:
+            async with connect(URL, stream=listener.open_stream):
+                pass
+        assert refused.value.status == 503
+        assert refused.value.headers["Retry-After"] == "5"
+        assert 5 <= trio.current_time() - began < 6
+        assert (hub.statistics().subscribers, broker.wanted) == (0, [])
+
+
+@pytest.mark.parametrize("how", ["gone", "timeout", "full", "aborted"])
+async def test_a_handshake_that_fails_unsubscribes(how: str, autojump_clock: MockClock) -> None:
+    """The client is gone, the server is full or aborts, or the handshake takes too long."""
+    options: dict[str, Any] = {"full": {"max_connections": 1}, "timeout": {"open_timeout": 2}}
+    broker, listener = SlowBroker(), MemoryListener()
+    async with (
+        Hub(broker=broker) as hub,
+        serve(hub.socket, listeners=[listener], **options.get(how, {})) as server,
+    ):
+        first = await listener.open_stream()
+        if how == "full":
+            broker.confirmed.set()
+            await first.send_all(request("/first"))
+            assert b" 101 " in await first.receive_some()
+        stream = await listener.open_stream()
+        await stream.send_all(request("/news"))
+        await trio.testing.wait_all_tasks_blocked()
+        match how:
+            case "full":
+                assert b" 503 " in await stream.receive_some()
+            case "gone":
+                await stream.aclose()
+                broker.confirmed.set()
+                await first.aclose()
+            case "timeout":
+                await trio.sleep(3)
+            case "aborted":
+                server.abort()
+        await joined(hub, how == "full")
+        assert broker.wanted == ["first"] * (how == "full")
+
+
+async def test_an_asgi_server_refuses_the_client(autojump_clock: MockClock) -> None:
+    """It is not subscribed any more."""
+    broker = SlowBroker()
+    async with Hub(broker=broker) as hub:
+        sent = list[Any]()
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(event: Any) -> None:
+            sent.append(event["type"])
+
+        scope = {"type": "websocket", "path": "/news", "headers": []}
+        await WebSocketApp(hub.socket)(scope, receive, send)
+        assert sent == ["websocket.close"]
+        assert (hub.statistics().subscribers, broker.wanted) == (0, [])
+
+
+async def test_channels_confirm_the_id_of_a_connection(autojump_clock: MockClock) -> None:
+    """Before the response, so that `disconnect` reaches it; and a topic before the reply."""
+
+    class Room(Channel[None]):
+        pass
+
+    broker, listener = SlowBroker(), MemoryListener()
+    hub = Hub(broker=broker)
+    channels = Channels({"room:*": Room}, hub=hub, id=lambda user: "ann")
+    async with hub, serve(channels.socket, listeners=[listener]):
+        url = "ws://memory.test/socket/websocket?vsn=2.0.0"
+        with pytest.raises(HandshakeRefused, match="503"):
+            async with connect(url, stream=listener.open_stream):
+                pass
+        assert broker.wanted == []
+        broker.confirmed.set()
+        async with connect(url, stream=listener.open_stream) as conn:
+            assert broker.wanted == ["phoenix:id:ann"]
+            broker.confirmed = trio.Event()
+            await conn.send('["1", "1", "room:1", "phx_join", {}]')
+            with trio.move_on_after(1) as scope:
+                await conn.receive()
+            assert scope.cancelled_caught
+            assert broker.wanted[1:] == ["phoenix:topic:room:1"]
+            broker.confirmed.set()
+            assert json.loads(await conn.receive())[4]["status"] == "ok"
+            broker.confirmed = trio.Event()
+            await conn.send('["2", "2", "room:2", "phx_join", {}]')
+        while broker.wanted:
+            await trio.sleep(0.1)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("history", [None, 100])
+async def test_fault_53_a_client_that_has_received_nothing_returns_to_another_process(
+    redis: RealRedis, history: int | None
+) -> None:
+    """What was published meanwhile follows, and nothing from before; without a history, a gap."""
+    listeners = [MemoryListener(), MemoryListener()]
+    with trio.fail_after(SECONDS):
+        async with (
+            opened(redis.broker(history=history)) as one,
+            opened(redis.broker(history=history)) as two,
+            serve(one.socket, listeners=[listeners[0]]),
+            serve(two.socket, listeners=[listeners[1]]),
+        ):
+            await one.publish("before", channel="news")
+            for number in range(300):
+                await two.publish(str(number), channel="busy")
+            async with connect(f"{URL}?after=", stream=listeners[0].open_stream) as conn:
+                start = json.loads(await conn.receive())["id"]
+            await two.publish("missed", channel="news")
+            for number in range(300):
+                await one.publish(str(number), channel="busy")
+            async with connect(
+                f"{URL}?after={start or '1-1'}", stream=listeners[1].open_stream
+            ) as conn:
+                await conn.receive()
+                event = json.loads(await conn.receive())
+                assert event.get("data") == ("missed" if history else None)
+                if history is None:
+                    assert event == {"gap": 0.0, "id": None}
+                await one.publish("now", channel="news")
+                assert json.loads(await conn.receive())["data"] == "now"
