@@ -113,9 +113,12 @@ async def test_the_next_subscriber_is_confirmed_again(redis: RealRedis) -> None:
                 await subscription.ready()
                 assert hub.is_subscribed("x")
                 redis.publish_plainly("trioglock/x", b"%d" % number)
-                assert await read(subscription, 1) == [str(number)]
+                [received] = await read(subscription, 1)
+                if received == "unread":  # it was on its way
+                    [received] = await read(subscription, 1)
+                assert received == str(number)
             if number % 3 == 0:
-                await hub.publish("the end of a subscription is noticed", channel="x")
+                await hub.publish("unread", channel="x")  # this ends the subscription at Redis
             if number % 7 == 0:
                 await trio.sleep(0.002)
 
