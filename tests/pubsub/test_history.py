@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -15,7 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.pubsub.helpers import SECONDS, joined, opened, read, served
-from tests.pubsub.redis_server import RealRedis
+from tests.pubsub.redis_server import RealRedis, real_redis
 from trioglock import BrokerError, Connection, InvalidOption, connect
 from trioglock.pubsub import Broker, Gap, Hub, MemoryBroker, Message, RedisBroker, publish
 from trioglock.pubsub.history import MemoryHistory, Retention, id_before, parse_id
@@ -448,6 +449,26 @@ async def test_a_key_that_is_not_a_stream_is_an_error(redis: RealRedis) -> None:
         with pytest.raises(BrokerError, match="WRONGTYPE"):
             async with Hub(broker=redis.broker(history=2)):
                 pass
+
+
+@pytest.mark.slow
+async def test_a_restart_of_redis_is_one_gap_of_a_subscriber_far_behind(tmp_path: Path) -> None:
+    """It reads several pages. All messages are there, but Redis may have lost others."""
+    configuration = tmp_path / "redis.conf"
+    configuration.write_text('appendonly yes\nsave ""\n')
+    with real_redis(configuration=configuration) as redis:
+        async with opened(redis.broker(history=1000)) as hub:
+            start = hub.history.last
+            for number in range(200):
+                await hub.publish(str(number), channel="news")
+            redis.kill()
+            redis.start()
+            await hub.publish("new", channel="news")
+            news = hub.subscribe("news", after=start, gaps=True)
+            events = [await news.__anext__() for _ in range(202)]
+    data = [event.data for event in events if isinstance(event, Message)]
+    assert data == [*map(str, range(200)), "new"]
+    assert sum(isinstance(event, Gap) for event in events) == 1
 
 
 async def test_a_history_that_cannot_be_read_is_a_gap(redis: RealRedis) -> None:

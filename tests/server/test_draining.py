@@ -81,6 +81,18 @@ async def test_clients_are_closed_with_1012_evenly_spread(
     assert histogram == dict.fromkeys(range(10), 5)
 
 
+async def test_delays_of_the_process_do_not_accumulate(mock_clock: trio.testing.MockClock) -> None:
+    """It wakes too late each time: what was due meanwhile is closed, not more and not less."""
+    async with open_clients(100, drain=10) as (site, closes, _):
+        site.server.close()
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(0.05)
+        for step in range(1, 11):
+            mock_clock.jump(1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(closes.times) == min(10 * step + 1, 100)
+
+
 async def test_connections_work_until_they_are_closed(autojump_clock: object) -> None:
     async with open_clients(10, drain=10) as (site, closes, clients):
         site.server.close()

@@ -2,12 +2,12 @@
 //
 // Arguments: the URL of trioglock.js, the number of clients, and the URLs of channels. Each channel
 // carries the numbers 0, 1, 2 ... and at last "end". Prints "ready" when all clients have
-// subscribed, and a report as JSON when all have received "end" or stdin has ended.
+// subscribed, "finished" when all have received "end", and a report as JSON when stdin has ended.
 const [module, count, ...channels] = process.argv.slice(2);
 const { subscribe } = await import(module);
 
 const report = {
-  received: 0, lost: 0, repeated: 0, unfinished: Number(count), gaps: [], reconnects: [],
+  received: 0, lost: 0, reported: 0, repeated: 0, unfinished: Number(count), gaps: [], reconnects: [],
 };
 let opening = Number(count);
 
@@ -17,13 +17,13 @@ function browse(url) {
     onMessage(data) {
       if (data === "end") {
         feed.close();
-        if (--report.unfinished === 0) finish();
+        if (--report.unfinished === 0) console.log("finished");
         return;
       }
       const number = Number(data);
       report.received += 1;
       if (number < next) report.repeated += 1;
-      if (number > next && !gap) report.lost += number - next;
+      if (number > next) report[gap ? "reported" : "lost"] += number - next;
       next = Math.max(next, number + 1);
       gap = false;
     },
@@ -40,10 +40,8 @@ function browse(url) {
   });
 }
 
-function finish() {
+for (let number = 0; number < count; number++) browse(channels[number % channels.length]);
+process.stdin.on("end", () => {
   console.log(JSON.stringify(report));
   process.exit();
-}
-
-for (let number = 0; number < count; number++) browse(channels[number % channels.length]);
-process.stdin.on("end", finish).resume();
+}).resume();

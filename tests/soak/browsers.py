@@ -34,6 +34,8 @@ HISTORY = 10_000
 WORKERS = 2
 SECONDS = 120
 """Time limit for each step."""
+END_SECONDS = 60
+"""Time after which clients that have not received the last message are counted as unfinished."""
 CLIENTS_PER_PROCESS = 250
 BARS = 20
 
@@ -45,6 +47,8 @@ class Report:
     published: int = 0
     received: int = 0
     lost: int = 0
+    reported: int = 0
+    """Messages that clients have missed, where they have received a gap."""
     repeated: int = 0
     unfinished: int = 0
     gaps: list[int] = field(default_factory=list)
@@ -79,6 +83,19 @@ class Clients:
             self._unread += data
         line, _, self._unread = self._unread.partition(b"\n")
         return line.decode()
+
+    async def wait_finished(self) -> None:
+        """Wait until all clients have received the last message."""
+        assert await self.line() == "finished"
+
+    async def report(self) -> dict[str, Any]:
+        """End the process and return its report."""
+        assert self._process.stdin is not None
+        await self._process.stdin.aclose()
+        with trio.fail_after(SECONDS):
+            while not (line := await self.line()).startswith("{"):
+                pass
+        return json.loads(line)  # type: ignore[no-any-return]
 
 
 class Publisher:
@@ -266,9 +283,11 @@ async def soak(
                 nursery.cancel_scope.cancel()
         await publisher.end()
         report.published = publisher.published
+        with trio.move_on_after(END_SECONDS):
+            for process in processes:
+                await process.wait_finished()
         for process in processes:
-            with trio.fail_after(SECONDS):
-                report.add(json.loads(await process.line()))
+            report.add(await process.report())
     run.assign(report)
     return report, run.steps
 
@@ -299,7 +318,8 @@ def main() -> int:
         draw_histogram(f"{step.name}, connected again", step.returned)
         print(f"{step.name}: {step.gaps} gaps")
     print(
-        f"{report.published} published, {report.received} received, {report.lost} lost, "
+        f"{report.published} published, {report.received} received, "
+        f"{report.lost} lost, {report.reported} lost with a gap, "
         f"{report.repeated} repeated, {len(report.gaps)} gaps, {report.unfinished} unfinished"
     )
     return 0 if report.is_complete else 1

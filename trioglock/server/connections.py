@@ -90,7 +90,8 @@ class ConnectionRegistry:
         Returns when all of them are being closed: early if they end by themselves, or because of
         :meth:`close`.
         """
-        end = trio.current_time() + seconds
+        due = trio.current_time()
+        end = due + seconds
         self._open = {session: None for session in self._sessions.values() if session.opened.is_set}
         with trio.CancelScope() as self._draining:
             while self._open:
@@ -99,10 +100,10 @@ class ConnectionRegistry:
                 if not session.is_open:
                     continue  # its handler has not returned yet
                 session.close(frame)
-                left = len(self._open)
-                if left:
-                    # The time is measured, so that delays do not accumulate.
-                    await trio.sleep(max(0, end - trio.current_time()) / (left + 1))
+                # Not from the current time: late wake-ups would postpone closes to the end.
+                due += (end - due) / (len(self._open) + 1)
+                if self._open:
+                    await trio.sleep_until(due)
         self._draining = None
         self._open = {}
 

@@ -98,7 +98,7 @@ class SentinelDiscovery(Discovery):
     def __init__(self, address: SentinelAddress) -> None:
         super().__init__(address.sentinels)
         self.address: SentinelAddress = address
-        self.question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.name)
+        self.question: tuple[str, ...] = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.name)
 
     def __str__(self) -> str:
         return str(self.address)
@@ -151,7 +151,7 @@ class ClusterDiscovery(Discovery):
         hash_tag: the part of the hub's keys that determines their slot.
     """
 
-    question = ("CLUSTER", "SLOTS")
+    question: tuple[str, ...] = ("CLUSTER", "SLOTS")
 
     def __init__(self, address: ClusterAddress, hash_tag: str) -> None:
         super().__init__(address.nodes)
@@ -175,7 +175,7 @@ class ClusterDiscovery(Discovery):
                     found = members[0]
         except (ValueError, AttributeError, TypeError, IndexError):
             raise BrokerError("it does not answer as a node of a cluster does") from None
-        self.servers = tuple(dict.fromkeys((*nodes, *self.address.nodes)))
+        self.servers: tuple[RedisAddress, ...] = tuple(dict.fromkeys((*nodes, *self.address.nodes)))
         if found is None:
             raise NoServer(f"no node of the cluster serves the slot {self.slot}")
         return found

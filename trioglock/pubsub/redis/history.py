@@ -104,12 +104,14 @@ class RedisHistory(MessageHistory):
         found = sorted(one for one in found if one[0] <= end)[:count]
         if len(found) == count:
             end = found[-1][0]
+        # What was lost when the keys were born is missing before the first message after that.
+        is_reborn = position < born <= end
         missed = MissedMessages(
             tuple(message for _, message in found),
-            complete=position >= born and not incomplete,
+            complete=not is_reborn and not incomplete,
             last=format_id(end),
             more=end < last,
-            incomplete=() if position < born else tuple(incomplete),
+            incomplete=() if is_reborn else tuple(incomplete),
         )
         if found or not missed.more:
             return missed
