@@ -259,7 +259,12 @@ class HubSocket(Socket[ClientSubscriber | None]):
         await self._reservation.confirm()
 
     def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
-        """Start sending messages to the client; return None if it is refused."""
+        """Start sending messages to the client; return None if it is refused.
+
+        Raises:
+            UsageError: the client was not subscribed during its handshake, because the class itself
+                is served instead of :meth:`Hub.socket_of`.
+        """
         reservation, self._reservation = self._reservation, None
         if reservation is None:
             if self._refusal is None:
