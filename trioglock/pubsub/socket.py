@@ -259,7 +259,11 @@ class HubSocket(Socket[ClientSubscriber | None]):
         await self._reservation.confirm()
 
     def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
-        """Start sending messages to the client; return None if it is refused."""
+        """Start sending messages to the client; return None if it is refused.
+
+        Raises:
+            UsageError: the socket was not created by ``hub.socket`` or :meth:`Hub.socket_of`.
+        """
         reservation, self._reservation = self._reservation, None
         if reservation is None:
             if self._refusal is None:
