@@ -22,6 +22,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pubsub.redis_server import find_port
 from tests.server.helpers import Echo, RawClient, logged, request
 from trioglock import Connection, InvalidOption, Request, Response, connect, serve
 from trioglock.server.proxy_protocol import (
@@ -280,11 +281,6 @@ listen two
 """
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has many loopback addresses")
 async def test_haproxy_names_its_clients_and_checks_the_server(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -295,7 +291,7 @@ async def test_haproxy_names_its_clients_and_checks_the_server(
         pytest.skip("haproxy is not installed")
     caplog.set_level("INFO")
     async with serving() as (port, peers):
-        ports = {"one": free_port(), "two": free_port()}
+        ports = {"one": find_port(), "two": find_port()}
         configuration = tmp_path / "haproxy.cfg"
         configuration.write_text(HAPROXY.format(port=port, **ports))
         process = await trio.lowlevel.open_process(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 import trustme
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as connect_library
 
 from tests.server.helpers import Echo, frame, logged, serving
@@ -232,20 +234,18 @@ async def test_on_a_real_socket_the_flood_of_one_client_does_not_delay_another(
 
 
 async def test_a_client_of_another_library_is_closed_with_1008() -> None:
+    def flood(port: int) -> int | None:
+        with connect_library(f"ws://127.0.0.1:{port}/", close_timeout=0.1) as client:
+            with suppress(ConnectionClosed):
+                while True:
+                    client.send("x")
+            return client.close_code
+
     with trio.fail_after(30):
-        async with serve(
-            Recorder, "127.0.0.1", 0, message_rate=Rate(5, per=0.02), close_timeout=0.1
-        ) as server:
-
-            def flood() -> int | None:
-                with connect_library(f"ws://127.0.0.1:{server.port}/") as client:
-                    try:
-                        while True:
-                            client.send("x")
-                    except Exception:
-                        return client.close_code
-
-            assert await trio.to_thread.run_sync(flood) == 1008
+        async with serve(Recorder, "127.0.0.1", 0, message_rate=Rate(5, per=0.02)) as server:
+            assert server.port is not None
+            assert await trio.to_thread.run_sync(flood, server.port) == 1008
+            server.abort()
 
 
 async def test_a_handler_that_receives_fragments_is_limited(autojump_clock: object) -> None:

@@ -83,12 +83,12 @@ async def test_the_client_of_another_library() -> None:
     async def handler(conn: Connection[None]) -> None:
         request = conn.http_request
         await conn.send(f"{request.data['user']} {request.path} {request.peer}")
+        await conn.wait_closed()
 
     def run(port: int) -> tuple[object, int]:
         url = f"ws://127.0.0.1:{port}/a%20b?c"
         with library_connect(url, additional_headers={"X-User": "al"}) as client:
-            address = client.local_address  # the server closes after its message
-            return client.recv(), address[1]
+            return client.recv(), client.local_address[1]
 
     with trio.fail_after(30):
         async with serve(handler, "127.0.0.1", 0, process_request=attach_user) as server:

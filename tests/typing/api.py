@@ -34,6 +34,7 @@ from trioglock import (
     Reconnect,
     RemoteClose,
     Reply,
+    Response,
     Socket,
     Stalled,
     Statistics,
@@ -313,6 +314,7 @@ async def servers() -> None:
     serve(Trades, codec=JSON(Candle))
     serve(Bare)
     serve(lambda: Counter())
+    serve({"/handler": handler, "/live/*": Bare, "/new": lambda: Counter(), "/": Response(200)})
 
 
 async def options_passed_on(**options: Any) -> None:

@@ -262,8 +262,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
         """Start sending messages to the client; return None if it is refused.
 
         Raises:
-            UsageError: the client was not subscribed during its handshake, because the class itself
-                is served instead of :meth:`Hub.socket_of`.
+            UsageError: the socket was not created by ``hub.socket`` or :meth:`Hub.socket_of`.
         """
         reservation, self._reservation = self._reservation, None
         if reservation is None:
