@@ -14,6 +14,7 @@ import trio
 
 from trioglock import serve
 from trioglock.pubsub import Hub, Message, RedisBroker
+from trioglock.server import ServeOptions
 
 from .clients import write_line
 from .descriptors import raise_limit
@@ -31,7 +32,9 @@ async def main(*arguments: str) -> None:
     hub = Hub(broker=RedisBroker(url, history=int(history) or None))
     for channel in channels:
         hub.on(channel)(ignore)
-    async with hub, serve(hub.socket, "127.0.0.1", 0, shutdown_timeout=1) as server:
+    # The package ws sends no pings either.
+    options: ServeOptions = {"ping_interval": None, "shutdown_timeout": 1}
+    async with hub, serve(hub.socket, "127.0.0.1", 0, **options) as server:
         write_line(server.port)
         while await trio.to_thread.run_sync(sys.stdin.readline):
             write_line(time.process_time())

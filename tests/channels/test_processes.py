@@ -88,6 +88,31 @@ async def test_a_broadcast_reaches_the_members_in_every_process(make_broker: Any
         await elsewhere.alive()
 
 
+@pytest.mark.redis
+@pytest.mark.slow
+async def test_a_process_receives_only_topics_with_members(redis: RealRedis) -> None:
+    """And the response to a join means that the next broadcast arrives."""
+    async with (
+        two_processes(lambda: RedisBroker(redis.url)) as (here, there),
+        here.dial() as member,
+    ):
+        for number in range(100):
+            await member.join(f"room:{number}", str(number))
+            await there.channels.broadcast(f"room:{number}", "news", {})
+            assert (await member.receive())[2] == f"room:{number}"
+        received = [site.channels.hub.statistics().received for site in (here, there)]
+        for number in range(100, 200):
+            await here.channels.broadcast(f"room:{number}", "news", {})
+        await member.alive()
+        assert received == [site.channels.hub.statistics().received for site in (here, there)]
+        assert received == [100, 0]
+        for number in range(100):
+            await member.send(str(number), "leave", f"room:{number}", "phx_leave", {})
+            await member.receive()
+        while "phoenix:topic" in redis.ask("PUBSUB CHANNELS trioglock/*"):
+            await there.channels.broadcast("room:0", "news", {})
+
+
 async def test_a_broadcast_that_excludes_its_sender_reaches_all_others(make_broker: Any) -> None:
     async with (
         two_processes(make_broker) as (here, there),
