@@ -15,7 +15,8 @@ __all__ = ["PlainRequests", "check_health_path"]
 
 NO_STORE = {"Cache-Control": "no-store"}
 
-# The path of a URL (RFC 3986, section 3.3) without percent-encoding: it is compared as received.
+# The path of a URL (RFC 3986, section 3.3), without percent-encoding, because paths are compared as
+# they are received.
 _is_path = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*").fullmatch
 
 
@@ -26,13 +27,13 @@ def check_health_path(path: str) -> None:
 
 
 class PlainRequests:
-    """Answers requests that ask for no WebSocket.
+    """Answers requests that do not ask for a WebSocket.
 
     Args:
         health: the path of the health check, if there is one.
         files: the files to serve, if there are any.
         hubs: the hubs whose brokers the server needs.
-        process_others: answers all other requests, also those that ask for a WebSocket.
+        process_others: answers all other requests, including those that ask for a WebSocket.
     """
 
     def __init__(
@@ -67,6 +68,9 @@ class PlainRequests:
 
 
 def _asks_for_websocket(request: Request) -> bool:
-    """Whether it is an upgrade to WebSocket; other upgrades may be ignored (RFC 9110, 7.8)."""
+    """Whether the request asks for a WebSocket.
+
+    Other upgrades may be ignored (RFC 9110, section 7.8).
+    """
     values = request.headers.get_all("Upgrade")
     return any("websocket" in value.lower() for value in values)

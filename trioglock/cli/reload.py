@@ -1,4 +1,4 @@
-"""``trioglock serve --reload``: find changed source files, and start the program again."""
+"""``trioglock serve --reload``: detects changed source files and restarts the process."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ import trio
 __all__ = ["SourceWatcher", "restart"]
 
 POLL_INTERVAL = 0.5
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 
 LIBRARIES = frozenset({"site-packages", "dist-packages"})
 """Names of the directories of installed packages (PEP 370, and Debian's Python policy)."""
 
 Files: TypeAlias = dict[str, tuple[int, int]]
-"""The paths in a directory with their modification times, in nanoseconds, and sizes."""
+"""The paths of files in a directory, with their modification times in nanoseconds and sizes."""
 
 
 class SourceWatcher:
-    """Finds changes of ``.py`` files in the directories of the project.
+    """Detects changes to ``.py`` files in the directories of the project.
 
-    These are the directories of imported modules and those in which modules are searched, except
-    those of the standard library and of installed packages. Create it before the import of modules.
+    These are the directories of imported modules and those in which Python searches for modules,
+    except those of the standard library and of installed packages. Create the watcher before the
+    modules are imported.
     """
 
     def __init__(self) -> None:
         self.changed: str | None = None
-        """The file whose change was found."""
+        """The file that has changed."""
         self._created = time.time_ns()
         self._standard = tuple(
             os.path.join(sysconfig.get_path(name), "")  # noqa: PTH118 - compared as str
             for name in ("stdlib", "platstdlib")
         )
         self._directories: dict[str, Files | None] = {}
-        self._modules = 0  # their number when the directories were collected
+        self._modules = 0  # the number of modules when the directories were collected
 
     def add_error(self, error: BaseException | None) -> None:
-        """Also watch the files that an exception refers to: their modules are not imported."""
+        """Also watch the directories of an exception's files, which may not be imported modules."""
         while error is not None:
             names = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
             if isinstance(error, SyntaxError) and error.filename is not None:
@@ -58,7 +59,7 @@ class SourceWatcher:
     async def wait_changed(self) -> None:
         """Wait until a file has changed, appeared or disappeared."""
         while True:
-            # A file system may be slow.
+            # In a thread, because a file system may be slow.
             await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
             if self.changed is not None:
                 return
@@ -72,7 +73,7 @@ class SourceWatcher:
         for directory, known in self._directories.items():
             files = dict(_scan(directory))
             if known is None:
-                # Changed since it was imported, if it was.
+                # The first check: files may have changed since their modules were imported.
                 now = time.time_ns()
                 changed = {name for name, (at, _) in files.items() if self._created < at <= now}
             else:
@@ -80,7 +81,8 @@ class SourceWatcher:
             self._directories[directory] = files
             for name in changed:
                 self.changed = name
-                # Python would use the compiled file after a change within a second (PEP 552).
+                # Python does not notice a second change within the same second (PEP 552), and would
+                # use the outdated compiled file.
                 with suppress(OSError, NotImplementedError):
                     Path(cache_from_source(name)).unlink()
 
@@ -91,7 +93,7 @@ class SourceWatcher:
 
 
 def _find_directories() -> Iterator[str]:
-    """Yield the directories of imported modules, and those in which modules are searched."""
+    """Yield the directories of imported modules and those in which Python searches for modules."""
     yield from sys.path
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
@@ -103,11 +105,11 @@ def _scan(directory: str) -> Iterator[tuple[str, tuple[int, int]]]:
     with suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.endswith(".py"):
-                with suppress(OSError):  # deleted in the meantime, or a lock of an editor
+                with suppress(OSError):  # deleted in the meantime, or the lock file of an editor
                     status = entry.stat()
                     yield entry.path, (status.st_mtime_ns, status.st_size)
 
 
 def restart() -> NoReturn:
-    """Replace this process by one with the same command line."""
+    """Replace this process with a new one that has the same command line."""
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own arguments

@@ -44,7 +44,7 @@ __all__ = ["Settings", "command", "describe_server", "load_target", "open_server
 TOKEN_VARIABLE = "TRIOGLOCK_PUBLISH_TOKEN"  # noqa: S105 - the name of a variable
 
 RELOAD_TIMEOUT = 1
-"""Maximum number of seconds for connections to finish with ``--reload``: its user is waiting."""
+"""Maximum number of seconds for connections to finish with ``--reload``, because the user waits."""
 
 DEFAULT_NAME = "trioglock"
 """The name of the new Hub."""
@@ -232,13 +232,13 @@ class Settings:
     "--drain",
     zero=True,
     default="0",
-    help="Close connections one by one over this time at shutdown, so that clients do not connect "
-    "again all at once. By default, all connections are closed at once.",
+    help="At shutdown, close connections one by one over this time, so that clients do not all "
+    "reconnect at once. By default, all connections are closed at once.",
 )
 @seconds(
     "--shutdown-timeout",
     default="30",
-    help="Time for connections to finish after they have been closed at shutdown.",
+    help="At shutdown, the time that connections have to finish after they have been closed.",
 )
 @click.option(
     "--page/--no-page",
@@ -263,45 +263,45 @@ class Settings:
 @click.option(
     "--tls-cert",
     metavar="FILE",
-    help="Serve https:// and wss:// with the certificate, and its chain, in FILE (PEM).",
+    help="Serve https:// and wss:// with the certificate and its chain in FILE (PEM).",
 )
 @click.option(
     "--tls-key",
     metavar="FILE",
-    help="File with the private key (PEM). By default it is in the file of --tls-cert.",
+    help="File with the private key (PEM). By default, the key is in the file of --tls-cert.",
 )
 @click.option(
     "--static",
     metavar="DIR",
-    help="Answer plain HTTP requests with the files in DIR, up to "
-    f"{MAX_FILE_SIZE // 2**20} MiB each, instead of the page of a hub. index.html is the page of "
-    "a directory. Hidden files are not served.",
+    help="Answer plain HTTP requests with the files in DIR, of up to "
+    f"{MAX_FILE_SIZE // 2**20} MiB each. They replace the page of a hub. A request for a directory "
+    "returns its index.html. Hidden files are not served.",
 )
 @click.option(
     "--health",
     metavar="PATH",
     help="Answer plain HTTP requests for PATH with 200, or with 503 while the server is shutting "
-    "down or its hub cannot reach the broker.",
+    "down or a hub cannot reach its broker.",
 )
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False),
     metavar="LEVEL",
-    help="Print log messages of trioglock from this level on: debug, info, warning, error or "
-    "critical. If TARGET configures logging, its handlers receive them instead.",
+    help="Print log messages of trioglock at this level and above: debug, info, warning, error or "
+    "critical. If TARGET configures logging, its handlers receive the messages instead.",
 )
 @click.option(
     "--reload",
     is_flag=True,
-    help="Start again whenever a .py file of the project changes. For development only.",
+    help="Restart whenever a .py file of the project changes. For development only.",
 )
 @click.option("--worker", is_flag=True, hidden=True)
 def command(*, worker: bool, **options: Any) -> int:
     """Serve a hub, a server for Phoenix Channels, or your own target.
 
     TARGET is the module:name of a Hub, a Channels, a Socket class, a function that returns a
-    Socket, an async handler, or a mapping of paths to targets. The hubs of these are opened as
-    well. 'echo' is an echo server.
+    Socket, an async handler, or a mapping of paths to targets. The command opens the hubs of its
+    targets. 'echo' is an echo server.
 
     Without TARGET, the command serves a new Hub. Browsers subscribe to the channel in the path of
     their URL. A hub has a page at / that shows the messages of all channels live.
@@ -350,7 +350,7 @@ class StartReport:
             self._parent = FileIO(settings.ready_fd, "w")
 
     def serving(self, text: str) -> None:
-        """Report that the server is listening, with a text for the user."""
+        """Report that the server is listening; the text is for the user."""
         if self._parent is None:
             print_line(text)
         else:
@@ -473,7 +473,7 @@ def _import_target(target: str) -> Any:
 async def _serve_until_signal(
     settings: Settings, target: Any, report: StartReport, watcher: SourceWatcher | None
 ) -> None:
-    """Serve until a signal, a change, or the end of the process that started this worker."""
+    """Serve until a signal arrives, a file changes, or the parent of this worker ends."""
     server: Server | None = None
 
     def close(hurry: bool = False) -> None:
@@ -500,7 +500,7 @@ async def _close_on_signal(close: Callable[[bool], object], signals: AsyncIterat
     async for number in signals:
         if number == signal.SIGINT:
             end_line()
-        # A worker receives one Ctrl-C twice: as SIGINT, and as SIGTERM from its parent.
+        # A worker receives a single Ctrl-C twice: as SIGINT, and as SIGTERM from its parent.
         close(interrupted and number == signal.SIGINT)
         interrupted = interrupted or number == signal.SIGINT
 
@@ -511,7 +511,7 @@ async def _close_on_change(close: Callable[[], None], watcher: SourceWatcher) ->
 
 
 async def _wait_changed(watcher: SourceWatcher) -> None:
-    """Wait until a file has changed, or until a signal."""
+    """Wait until a file changes or a signal arrives."""
     with trio.open_signal_receiver(*SIGNALS) as signals:
         print_line("waiting for a change", sys.stderr)
         async with trio.open_nursery() as nursery:
@@ -521,7 +521,7 @@ async def _wait_changed(watcher: SourceWatcher) -> None:
 
 
 async def _close_with_parent(close: Callable[[], None]) -> None:
-    """Close when standard input ends: the process that started this worker is gone."""
+    """Close when standard input ends, because the process that started this worker has ended."""
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
         while await stdin.receive_some():
             pass

@@ -22,14 +22,14 @@ MAX_FILE_SIZE = 2**24
 """Maximum size of a file in bytes: a response is in memory while it is being sent."""
 
 MAX_TOTAL_SIZE = 2**26
-"""Maximum total size in bytes of all files that are being sent. Clients that read the same file
-share it."""
+"""Maximum total size in bytes of all files that are being sent. A file that is sent to several
+clients counts once."""
 
 RETRY_AFTER = 1
-"""Seconds after which a client may retry if files of this size are being sent."""
+"""Seconds after which a client may retry if :data:`MAX_TOTAL_SIZE` would be exceeded."""
 
-# Types that the standard library does not know in all versions, or that are outdated there
-# (RFC 9239, and the registry of media types at IANA).
+# Types that are missing or outdated in some versions of the standard library (RFC 9239, and the
+# IANA registry of media types).
 TYPES = {
     ".avif": "image/avif",
     ".ico": "image/vnd.microsoft.icon",
@@ -64,8 +64,8 @@ class FileResponse(Response):
 class StaticFiles:
     """Answers requests with the files in a directory.
 
-    For clients, hidden files do not exist, whose name or directory begins with a dot, nor do files
-    to which a symbolic link leads out of the directory.
+    Two kinds of files are not found: hidden files, where the name of the file or of a directory
+    begins with a dot, and files outside the directory to which a symbolic link in it points.
 
     Args:
         directory: the directory. It may be replaced while files are being served.
@@ -96,7 +96,7 @@ class StaticFiles:
             query = f"?{request.query}" if request.query else ""
             return Response(301, headers={"Location": f"/{quote(path)}/{query}"})
         headers = {
-            # Browsers keep a copy, but ask whether it is current.
+            # Browsers cache the file, but check whether their copy is current.
             "Cache-Control": "no-cache",
             "ETag": f'"{status.st_mtime_ns:x}-{status.st_size:x}"',
             "Last-Modified": formatdate(status.st_mtime, usegmt=True),
@@ -109,7 +109,7 @@ class StaticFiles:
             return await self._read(file, status, headers)
 
     def _find(self, path: str) -> tuple[Path, os.stat_result] | None:
-        """Find a file, or a directory whose path lacks the slash at its end."""
+        """Find a file, or a directory whose path lacks the trailing slash."""
         try:
             root = self._directory.resolve(strict=True)
             file = (root / path).resolve(strict=True)
@@ -144,7 +144,7 @@ class StaticFiles:
 
 
 def _parse_path(path: str) -> str | None:
-    """Decode the path of a URL and make it relative; return None if no file can have it."""
+    """Decode the path of a URL and make it relative; return None if it cannot be that of a file."""
     try:
         text = unquote_to_bytes(path.encode("latin-1")).decode()
     except UnicodeDecodeError:
@@ -156,7 +156,7 @@ def _parse_path(path: str) -> str | None:
 
 
 def _is_hidden(names: Sequence[str]) -> bool:
-    """Whether a name begins with a dot; these are also the names ``.`` and ``..``."""
+    """Whether a name begins with a dot, including the names ``.`` and ``..``."""
     return any(name.startswith(".") for name in names)
 
 
@@ -174,12 +174,12 @@ def _is_current(request: Request, headers: dict[str, str]) -> bool:
     if values:
         tags = {tag.strip().removeprefix("W/") for value in values for tag in value.split(",")}
         return not tags.isdisjoint(("*", headers["ETag"]))
-    # Clients send the date as they have received it.
+    # Clients send the date exactly as they received it.
     return request.headers.get("If-Modified-Since") == headers["Last-Modified"]
 
 
 def _read_file(file: Path) -> bytes | None:
-    """Read a file up to a byte more than is allowed; return None if that fails."""
+    """Read at most one byte more than the maximum size; return None if that fails."""
     try:
         with file.open("rb") as opened:
             return opened.read(MAX_FILE_SIZE + 1)

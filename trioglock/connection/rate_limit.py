@@ -1,4 +1,4 @@
-"""The limits on what a client sends: messages and bytes per second, without I/O or a clock."""
+"""Limits on the messages and bytes per second that a client sends, without I/O or a clock."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from ..options import Rate
 __all__ = ["RateLimiter"]
 
 PATIENCE = 10
-"""A peer may be slowed down for this many periods (``Rate.per``) longer than it is not."""
+"""The number of periods (``Rate.per``) by which the time for which a peer is slowed down may exceed
+the time for which it is not."""
 
 PARTS = 64
-"""After waiting, this part of the limit may be received at once."""
+"""Reading continues when the peer may send 1 / ``PARTS`` of the limit at once."""
 
 TOLERANCE = 1e-6
-"""Tokens that a peer may be ahead: the refill is not exact."""
+"""Missing tokens that are ignored, because the refill is not exact."""
 
 
 class _Bucket:
@@ -49,12 +50,12 @@ class _Bucket:
 class RateLimiter:
     """Holds back the events of one link that exceed a rate.
 
-    Data messages, pings and pongs take a token of ``message_rate`` each. The bytes on the wire take
-    those of ``byte_rate``; what has been read is passed on, and paid for later.
+    Each data message, ping or pong takes a token of ``message_rate``. Each byte on the wire takes a
+    token of ``byte_rate``; bytes that exceed this rate are passed on, and delay the next read.
 
     Args:
-        message_rate: the limit on messages and control frames, None for none.
-        byte_rate: the limit on bytes, None for none.
+        message_rate: the limit on messages and control frames, None for no limit.
+        byte_rate: the limit on bytes, None for no limit.
     """
 
     __slots__ = (
@@ -73,11 +74,14 @@ class RateLimiter:
         self._patience = PATIENCE * max(rate.per for rate in (message_rate, byte_rate) if rate)
         self._bytes_seen = 0
         self._events: list[Event] = []  # held back
-        self._slowed = 0.0  # seconds of waiting, less the seconds between, until the last wait
+        self._slowed = 0.0  # seconds of waiting minus those between, at the end of the last wait
         self._resumed = -math.inf
 
     def receive(self, events: list[Event], bytes_received: int) -> None:
-        """Add events, and count the bytes that the link has received in total."""
+        """Add events, and count the new bytes.
+
+        ``bytes_received`` is the number that the link has received in total.
+        """
         self._events += events
         if self._bytes is not None:
             self._bytes.take(bytes_received - self._bytes_seen)
@@ -107,7 +111,7 @@ class RateLimiter:
         return allowed
 
     def delay(self, now: float) -> float | None:
-        """Return for how long to wait before :meth:`take`; None if the link may be read."""
+        """Return how long to wait before calling :meth:`take`; None if the link may be read."""
         delays = [0.0]
         if self._events and self._messages is not None:
             wanted = max(1, self._messages.size // PARTS)
@@ -118,14 +122,17 @@ class RateLimiter:
         return delay if delay or self._events else None
 
     def is_exhausted(self, now: float) -> bool:
-        """Whether the peer has been slowed down for so long that the link must end."""
+        """Whether the peer has been slowed down for so long that the link must end.
+
+        Time for which it is not slowed down is subtracted.
+        """
         return self._slowed_for(now) >= self._patience
 
     def _slowed_for(self, now: float) -> float:
         return max(0.0, self._slowed - (now - self._resumed))
 
     def waited(self, began: float, now: float) -> None:
-        """Record that reading has paused."""
+        """Record that reading was paused from ``began`` until ``now``."""
         self._slowed = self._slowed_for(began) + (now - began)
         self._resumed = now
 

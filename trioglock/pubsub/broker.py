@@ -33,7 +33,7 @@ HISTORY_SECONDS = 86_400.0
 Deliver: TypeAlias = Callable[[Event], bool | None]
 """Receives each published message and each gap; neither blocks nor raises.
 
-It returns True if a subscription that reads more slowly than messages are published needs a turn.
+Returns True if other tasks must run because the queue of a subscription is filling up.
 """
 
 PUBLISHES_PER_TURN = 64
@@ -52,12 +52,12 @@ class BrokerSession(ABC):
     """The latest messages of topics: see :meth:`Broker.open`."""
 
     find_retention: FindRetention | None = None
-    """Returns the retention of any channel. By default the channels have a history that are neither
-    topics nor ``incoming``, if there is a :attr:`history`."""
+    """Returns the retention of any channel. If it is None and there is a :attr:`history`, all
+    channels except topics and ``incoming`` have a history."""
 
     @property
     def is_up(self) -> bool:
-        """Whether the broker can be reached at present. The default is True."""
+        """Whether the broker can currently be reached. The default is True."""
         return True
 
     @abstractmethod
@@ -86,26 +86,27 @@ class BrokerSession(ABC):
         return False
 
     def subscribe(self, channels: ChannelFilter) -> None:  # noqa: B027 - the default
-        """Called when a channel or a pattern gets its first subscriber. It must not wait.
+        """Start delivering a channel or a pattern that has got its first subscriber.
 
-        The default does nothing, for a broker that delivers every message of the hub. Broadcasts
-        are delivered in any case.
+        This method must not block. The default does nothing, for a broker that delivers every
+        message of the hub. Broadcasts must be delivered in any case.
 
         Args:
-            channels: a channel, or a pattern if its ``channel`` is None.
+            channels: a channel, or a pattern: then its ``channel`` is None.
         """
 
     def unsubscribe(self, channels: ChannelFilter) -> None:  # noqa: B027 - the default
-        """Called when the last subscriber of a channel or a pattern has left.
+        """Stop delivering a channel or a pattern whose last subscriber has left.
 
-        Garbage collection may call it, at any time and in any thread: it must not use trio.
+        Garbage collection can call this method at any time and in any thread, so it must not use
+        trio.
 
         Args:
             channels: as for :meth:`subscribe`.
         """
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:  # noqa: ARG002 - the default
-        """Whether every message that is published from now on is delivered, or else a gap.
+        """Whether each message published from now on is delivered, or a gap in its place.
 
         Args:
             channels: as for :meth:`subscribe`.
@@ -113,19 +114,19 @@ class BrokerSession(ABC):
         return True
 
     async def wait_subscribed(self, channels: ChannelFilter) -> None:  # noqa: ARG002 - the default
-        """Wait until the broker delivers every message that is published from now on.
+        """Wait until the broker delivers every message that is published after this method returns.
 
         Args:
             channels: as for :meth:`subscribe`.
 
         Raises:
             BrokerUnavailable: the broker did not confirm the subscription in time.
-            BrokerError: the broker returned an error, for example because of its permissions.
+            BrokerError: the broker returned an error, for example because of missing permissions.
         """
         await trio.lowlevel.checkpoint()
 
     def has_history(self, channel: str) -> bool:
-        """Whether the messages of a channel are kept.
+        """Whether the broker keeps the messages of a channel.
 
         Args:
             channel: as for :meth:`publish`.
@@ -173,9 +174,9 @@ class MemoryBroker(Broker):
             keeps none. The channel ``incoming`` has no history, and topics of
             :mod:`trioglock.channels` have their own.
         history_seconds: how long they are kept; None for no limit.
-        history_bytes: total size in memory of all these messages, and as much for those of topics.
-            Beyond it, the channels that have been quiet longest are forgotten, which is a gap for
-            their subscribers. One channel may have half of it.
+        history_bytes: total size in memory of all these messages, and separately of those of
+            topics. Above it, the histories of the least recently used channels are discarded, so
+            subscribers that resume receive a gap. One channel can use half of this size.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
@@ -213,7 +214,7 @@ class MemoryBroker(Broker):
 
 
 class MemoryExchange:
-    """What all hubs with the same name share."""
+    """The state that all hubs with the same name share."""
 
     def __init__(self, history_bytes: int) -> None:
         self.history: MemoryHistory = MemoryHistory(history_bytes)
@@ -224,7 +225,7 @@ class MemoryExchange:
         self._turn_began = 0.0
 
     def deliver(self, message: Message) -> bool:
-        """Deliver a message; return whether a subscription needs a turn."""
+        """Deliver a message; return whether the queue of a subscription is filling up."""
         crowded = [deliver(message) for deliver in list(self.members)]
         return any(crowded)
 

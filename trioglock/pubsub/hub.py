@@ -70,7 +70,7 @@ class HubStatistics:
         failures: exceptions raised by listeners.
         queued_bytes: current size of the messages in the queues of clients, subscriptions and
             listeners, counted as for ``max_queue_bytes``.
-        broker_up: whether the hub is open and its broker can be reached at present.
+        broker_up: whether the hub is open and its broker can currently be reached.
     """
 
     subscribers: int
@@ -491,10 +491,10 @@ class Hub:
     def join(self, subscriber: Subscriber, channel: str) -> None:
         """Add your own :class:`Subscriber` to a channel.
 
-        It receives every message that is published after :meth:`wait_subscribed`.
+        It receives every message that is published after :meth:`wait_subscribed` has returned.
 
         Args:
-            subscriber: receives the messages.
+            subscriber: the subscriber.
             channel: name of the channel, never a pattern.
 
         Raises:
@@ -503,7 +503,7 @@ class Hub:
         self._add(subscriber, ChannelFilter(channel, literal=True))
 
     def is_subscribed(self, channel: str) -> bool:
-        """Whether a subscriber receives all messages from now on, or a gap.
+        """Whether subscribers receive every message published from now on, or a gap in its place.
 
         Args:
             channel: as passed to :meth:`join`.
@@ -520,7 +520,7 @@ class Hub:
             channel: as passed to :meth:`join`.
 
         Raises:
-            BrokerUnavailable: the broker did not confirm it in time.
+            BrokerUnavailable: the broker did not confirm the subscription in time.
             BrokerError: the broker returned an error.
             UsageError: the hub is not open.
         """
@@ -536,9 +536,9 @@ class Hub:
         self._remove(subscriber, ChannelFilter(channel, literal=True))
 
     def statistics(self) -> HubStatistics:
-        """Return the current counters; any thread may call it.
+        """Return the current counters. You can call this method from any thread.
 
-        It takes about a millisecond for 10,000 subscribers.
+        With 10,000 subscribers, it takes about a millisecond.
         """
         counters = asdict(self.counters)
         del counters["nearly_full"]

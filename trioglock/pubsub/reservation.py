@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["CONFIRM_SECONDS", "Reservation"]
 
 CONFIRM_SECONDS = 5.0
-"""Seconds for the broker to confirm the subscription of a client that connects: less than the
-default of ``open_timeout``."""
+"""Seconds for the broker to confirm the subscription of a client that connects. This is less than
+the default ``open_timeout``."""
 
 
 class Reservation:
     """Keeps a hub subscribed to a channel until :meth:`release`, or until it is garbage collected.
 
-    The handshake that refers to it can fail in many places, and can be cancelled.
+    Garbage collection releases it if the handshake fails or is cancelled at any point.
 
     Args:
         hub: the hub.
@@ -42,12 +42,12 @@ class Reservation:
         hub.join(self._subscriber, channel)
 
     async def confirm(self) -> None:
-        """Wait until the broker has confirmed the subscription; release it if this fails.
+        """Wait until the broker has confirmed the subscription; end the reservation if this fails.
 
         Raises:
-            BrokerUnavailable: it has not confirmed it in time.
-            BrokerError: it returned an error.
-            UsageError: the hub has closed.
+            BrokerUnavailable: the broker did not confirm the subscription in time.
+            BrokerError: the broker returned an error.
+            UsageError: the hub is closed.
         """
         confirmed = False
         try:
@@ -70,7 +70,7 @@ class Reservation:
 
 
 class IgnoringSubscriber(Subscriber):
-    """Receives nothing: its client is not connected yet."""
+    """Ignores all messages, because its client is not connected yet."""
 
     def put(self, event: Event) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Subscriptions: loops over messages."""
+"""Subscriptions: async iterators over messages."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ EventT = TypeVar("EventT")
 class LoopSubscriber(QueuedSubscriber):
     """The state of a subscription.
 
-    The hub refers to this object and not to the subscription, so that an abandoned subscription
-    is garbage collected.
+    The hub refers to this object instead of the subscription, so that an abandoned subscription
+    can be garbage collected.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class LoopSubscriber(QueuedSubscriber):
 class Subscription(Generic[EventT]):
     """An async iterator over messages, returned by :meth:`Hub.subscribe`.
 
-    It receives the messages that this process publishes after its creation, and those of other
-    processes after :meth:`ready`, until :meth:`close` or until it is garbage collected. As a
-    context manager it closes at the end of the block::
+    It receives messages published by this process from its creation on, and messages published by
+    other processes once :meth:`ready` has returned. It ends with :meth:`close`, or when it is
+    garbage collected. As a context manager, it is closed at the end of the block::
 
         with hub.subscribe("news/*") as news:
             await news.ready()
@@ -94,10 +94,10 @@ class Subscription(Generic[EventT]):
     async def ready(self) -> None:
         """Wait until the broker has confirmed the subscription.
 
-        Every message that any process publishes afterwards is received.
+        After that, every message that any process publishes is received.
 
         Raises:
-            BrokerUnavailable: the broker did not confirm it in time.
+            BrokerUnavailable: the broker did not confirm the subscription in time.
             BrokerError: the broker returned an error.
         """
         await self._subscriber.session.wait_subscribed(self._subscriber.channels)
@@ -143,5 +143,5 @@ class Subscription(Generic[EventT]):
         self.close()
 
     def __del__(self) -> None:
-        # Only remove: garbage collection may happen outside of a trio run.
+        # Nothing else: garbage collection may happen outside of a trio run.
         self._remove()

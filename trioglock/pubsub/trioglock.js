@@ -5,13 +5,13 @@
  *     import { subscribe } from "/trioglock.js";
  *     const feed = subscribe("/live/news", { onMessage: data => show(data) });
  *
- * After an interruption the server sends the messages after the last one that arrived, or a gap.
+ * After an interruption, the server sends the messages that follow the last one received, or a gap.
  */
 
 /**
  * - `"connecting"`: connecting, or waiting before the next attempt
  * - `"open"`: subscribed
- * - `"offline"`: waiting until the browser has a network
+ * - `"offline"`: waiting until the browser is online
  * - `"closed"`: ended by `close()`, or by the server with code 1000 or 1008
  * @typedef {"connecting" | "open" | "offline" | "closed"} State
  */
@@ -19,11 +19,11 @@
 /**
  * @typedef {object} Handlers
  * @property {(data: string | Uint8Array, message: {id: string | null, channel: string}) => void}
- *   onMessage called for each message; the id is null without a history
+ *   onMessage called for each message; `id` is null if the hub has no history
  * @property {(gap: {seconds: number, id: string | null}) => void} [onGap] called where messages may
- *   be missing, for example to load the page's data again; `seconds` is the length of an outage
+ *   be missing, for example to reload the data of the page; `seconds` is the length of the outage
  * @property {(state: State, close?: {code: number, reason: string}) => void} [onState] called when
- *   the state changes; for `"closed"` with the close code and reason
+ *   the state changes; `close` is passed only with `"closed"`
  */
 
 /**
@@ -33,24 +33,24 @@
  * @property {() => void} close unsubscribes
  */
 
-/** Upper limits of the first and of all delays between attempts. */
+/** The upper limits of the first delay and of any delay between two attempts. */
 const INITIAL_DELAY = 1_000, MAX_DELAY = 30_000;
 /** How long a connection must last to reset the delay. */
 const STABLE_AFTER = 10_000;
 /** The time limit for connecting and subscribing. */
 const OPEN_TIMEOUT = 20_000;
-/** How often the clock is checked, and how late a check must be to mean that the page, or the
- * computer, was suspended. Browsers run the timers of a hidden page once a minute. */
+/** How often the clock is checked, and the time between two checks that shows that the page or the
+ * computer was suspended. Browsers may run the timers of a hidden page only once a minute. */
 const CHECK_INTERVAL = 10_000, SUSPENDED_AFTER = 90_000;
-/** Close codes after which another attempt is useless: a normal end, and a refusal. */
+/** Close codes after which the module does not reconnect: normal closure and policy violation. */
 const FINAL_CODES = [1000, 1008];
 
 /**
  * Subscribes to a channel.
  *
- * @param {string | URL} url the address of the channel, absolute or relative to the page. A query
- *   `after` is the id of the last message that the page already has.
- * @param {Handlers} handlers your functions
+ * @param {string | URL} url the address of the channel, absolute or relative to the page. The query
+ *   parameter `after` is the id of the last message that the page already has.
+ * @param {Handlers} handlers the functions to call
  * @returns {Feed} the subscription
  */
 export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {} }) {
@@ -87,7 +87,7 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
     setState("connecting");
   }
 
-  /** Discards the socket: its events no longer matter. */
+  /** Closes the socket and ignores its further events. */
   function disconnect() {
     clearTimeout(timer);
     if (!socket) return;
@@ -112,7 +112,7 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
       clearTimeout(timer);
       openedAt = Date.now();
       setState("open");
-      // Without an id, the server does not know what was missed.
+      // No id was sent with the request, so the server cannot determine which messages were missed.
       if (lostAt && !resumed && socket) {
         onGap({ seconds: (openedAt - lostAt) / 1000, id: frame.id });
       }
@@ -127,7 +127,7 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
   function check() {
     const late = Date.now() - checkedAt;
     checkedAt = Date.now();
-    // The server may have given up the connection without the browser noticing.
+    // The server may have closed the connection without the browser having noticed.
     if (late >= SUSPENDED_AFTER) connect();
   }
 

@@ -36,7 +36,7 @@ Networks: TypeAlias = str | IPNetwork | Sequence[str | IPNetwork]
 """One or several networks, such as ``"10.0.0.0/8"``, or addresses."""
 
 HOST_BITS = 64
-"""The part of an IPv6 address that a client may choose itself (RFC 4291, section 2.5.4)."""
+"""Number of bits in an IPv6 address that a client can choose itself (RFC 4291, section 2.5.4)."""
 
 MAX_PORT = 2**16 - 1
 
@@ -53,16 +53,16 @@ class ClientAddress(NamedTuple):
 
     @property
     def group(self) -> IPAddress | None:
-        """What the client's limits apply to; None if it is exempt.
+        """The address to which per-address limits apply; None if the client is exempt.
 
-        This is an IPv4 address, or the first address of a /64 network of IPv6.
+        This is an IPv4 address, or the first address of an IPv6 /64 network.
         """
         if isinstance(self.ip, IPv6Address):
             return IPv6Address(int(self.ip) >> HOST_BITS << HOST_BITS)
         return self.ip
 
     def is_in(self, networks: Iterable[IPNetwork]) -> bool:
-        """Whether it is in one of the networks, or a Unix socket, which only this host can use."""
+        """Whether the client is in one of the networks, or uses a Unix socket of this host."""
         return self.is_unix or any(self.ip in network for network in networks if self.ip)
 
 
@@ -75,7 +75,7 @@ def client_address(stream: trio.abc.Stream) -> ClientAddress:
 
 
 def make_address(host: str | bytes, port: int | None = None) -> ClientAddress:
-    """Return the address of a client that a proxy has named.
+    """Return the address of a client, as reported by a proxy.
 
     Args:
         host: the address as text, or its 4 or 16 bytes.
@@ -94,7 +94,7 @@ def make_address(host: str | bytes, port: int | None = None) -> ClientAddress:
 
 
 def _plain(ip: IPAddress) -> IPAddress:
-    """Return the IPv4 address that is mapped to an IPv6 address, if one is."""
+    """Return the IPv4 address in an IPv4-mapped IPv6 address, and other addresses unchanged."""
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
 
 
@@ -102,7 +102,7 @@ def check_networks(name: str, networks: Networks, otherwise: str = "") -> tuple[
     """Check the networks given for the option called ``name``.
 
     Raises:
-        InvalidOption: one is not a network; the message ends with ``otherwise``.
+        InvalidOption: one is not a network. The message adds ``otherwise`` to the valid values.
     """
     one = isinstance(networks, str | IPv4Network | IPv6Network)
     checked = []

@@ -1,7 +1,7 @@
-"""The headers in which proxies name the real client: ``Forwarded`` and ``X-Forwarded-*``.
+"""The headers in which proxies report the real client: ``Forwarded`` and ``X-Forwarded-*``.
 
-Each proxy appends what it knows to what it has received, and a client can send anything. Only the
-part that trusted proxies have appended is used, so these headers are read from the right.
+Each proxy appends an entry to the header that it has received, and a client can send anything. Only
+the entries appended by trusted proxies are used, so these headers are read from the right.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _match_node = re.compile(
     r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)"
 ).fullmatch
 
-# One element of Forwarded (RFC 7239, section 4). An element whose quoted strings contain a comma is
-# split in two invalid ones.
+# One element of Forwarded (RFC 7239, section 4). An element with a comma in a quoted string has
+# been split into two elements, neither of which is valid.
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PAIR = rf'({_NAME})=({_NAME}|"(?:[^"\\]|\\.)*")'
 _is_element = re.compile(rf"{_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*").fullmatch
@@ -53,7 +53,7 @@ def check_proxies(proxies: TrustedProxies | None) -> int | tuple[IPNetwork, ...]
 
 
 class _Hop(NamedTuple):
-    """What one proxy says about its client."""
+    """The information that one proxy reports about its client."""
 
     node: str = ""
     proto: str = ""
@@ -71,16 +71,15 @@ class ForwardedHeaders:
     proxies: int | tuple[IPNetwork, ...]
 
     def trusts(self, client: ClientAddress, hops: int = 0) -> bool:
-        """Whether a client is a proxy, ``hops`` steps away from the nearest one."""
+        """Whether a client, ``hops`` hops behind the peer of the server, is a trusted proxy."""
         if isinstance(self.proxies, int):
             return hops < self.proxies
         return client.is_in(self.proxies)
 
     def apply(self, request: Request, client: ClientAddress) -> tuple[Request, ClientAddress]:
-        """Return the request as the real client has made it, and the address of this client.
+        """Return the request as sent by the real client, and the address of this client.
 
-        The last address that a trusted proxy has named counts, even if what this address has
-        named in turn is malformed.
+        If an entry is malformed, the real client is the last one that a trusted proxy reported.
         """
         if not self.trusts(client):
             return request, client
@@ -101,11 +100,11 @@ class ForwardedHeaders:
 
 
 def _parse(headers: Headers, client: ClientAddress) -> Iterator[_Hop]:
-    """Return what the proxies say, the nearest one first."""
+    """Yield the information from the proxies, starting with the nearest proxy."""
     standard = _split(headers, "Forwarded")
     nodes = _split(headers, "X-Forwarded-For")
     if standard and nodes:
-        # A proxy that appends to one of them forwards the other one as the client has sent it.
+        # A proxy that appends to one of them forwards the other unchanged from the client.
         _logger.info(
             "%s: both Forwarded and X-Forwarded-For were received, so neither is used",
             client.name or "a client",
@@ -124,7 +123,7 @@ def _nth(values: Sequence[str], number: int) -> str:
 
 
 def _split(headers: Headers, name: str) -> list[str]:
-    """Return the elements of all headers of a name, the last one first."""
+    """Return the elements of all headers with a name, the last element first."""
     values = headers.get_all(name)
     return [one.strip(" \t") for one in ",".join(values).split(",")][::-1] if values else []
 

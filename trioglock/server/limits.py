@@ -17,10 +17,10 @@ __all__ = ["RETRY_AFTER", "OpenConnections", "PendingHandshake", "PendingHandsha
 
 CLOSING_GRACE = 1.0
 """Seconds that clients have to finish a request when the server closes. Browsers open connections
-in advance: a shutdown must not wait for requests that may never come."""
+before they need them, so a shutdown must not wait for requests that may never arrive."""
 
 RETRY_AFTER = {"Retry-After": "5"}
-"""Tells a client that was refused because of a limit when to try again (RFC 9110,
+"""The time after which a client that was refused because of a limit may try again (RFC 9110,
 section 10.2.3)."""
 
 
@@ -34,29 +34,29 @@ class PendingHandshake:
         self.group: IPAddress | None = None if exempt else client.group
         self.scope: trio.CancelScope = trio.CancelScope()
         self.deadline: PeerDeadline = PeerDeadline(self.scope, deadline)
-        self._later: float | None = None  # the usual deadline, while an earlier one applies
+        self._later: float | None = None  # the usual deadline, after hurry() has set an earlier one
         self.waiting: bool = True  # for the complete request
         self.rejected: bool = False
 
     @property
     def name(self) -> str:
-        """The client in the log."""
+        """The name of the client in the log."""
         return self.client.name or "a client"
 
     @property
     def key(self) -> object:
-        """The group whose limit applies; an exempt client is a group of its own."""
+        """The group that the handshake counts toward; an exempt client is its own group."""
         return self.group or self
 
     def hurry(self) -> None:
-        """Limit the time for the rest of the request."""
+        """Limit the time for the rest of the request to :data:`CLOSING_GRACE`."""
         soon = trio.current_time() + CLOSING_GRACE
         if self._later is None and soon < self.deadline.time:
             self._later = self.deadline.time
             self.deadline.move(soon)
 
     def extend(self, seconds: int) -> None:
-        """Allow more time, for a long response."""
+        """Allow more time for a long response."""
         if seconds:
             self.deadline.move(self.deadline.time + seconds)
 
@@ -70,14 +70,13 @@ class PendingHandshake:
 class PendingHandshakes:
     """The opening handshakes that have not ended.
 
-    Above a limit, handshakes are dropped: first those of the address that has the most, so that
-    one client cannot take the places of others, and of these the oldest, which has had the most
-    time.
+    Above a limit, the oldest handshake of the address that has the most is dropped. One client
+    therefore cannot keep others out, and the dropped handshake has had the most time.
 
     Args:
-        limit: the maximum number of handshakes, None for none. At least half of the process's
-            descriptors are left to connections and to everything else.
-        address_limit: the maximum number for each address.
+        limit: the maximum number of handshakes, None for no limit. Handshakes never use more than
+            half of the process's file descriptors; the others remain for connections.
+        address_limit: the maximum number for each address, None for no limit.
     """
 
     def __init__(self, limit: int | None, address_limit: int | None) -> None:
@@ -88,7 +87,7 @@ class PendingHandshakes:
         self._limit = limit
         self._address_limit = address_limit
         self._all: dict[PendingHandshake, None] = {}
-        # Those that have not been dropped, oldest first.
+        # The handshakes that have not been dropped, oldest first.
         self._groups: dict[object, dict[PendingHandshake, None]] = {}
 
     def __contains__(self, handshake: PendingHandshake) -> bool:
@@ -98,7 +97,7 @@ class PendingHandshakes:
         return iter(self._all)
 
     def add(self, handshake: PendingHandshake) -> None:
-        """Add a handshake, and drop those that are too many."""
+        """Add a handshake, and drop one if there are too many."""
         if self._limit is not None and len(self._all) >= self._limit:
             self.drop_oldest()
         self._all[handshake] = None
@@ -118,7 +117,7 @@ class PendingHandshakes:
     def move(
         self, handshake: PendingHandshake, client: ClientAddress, *, exempt: bool = False
     ) -> None:
-        """Count a handshake for the address that a proxy has named."""
+        """Count a handshake toward the address that a proxy has reported."""
         self._leave(handshake)
         handshake.client = client
         handshake.group = None if exempt else client.group
@@ -149,8 +148,8 @@ class OpenConnections:
     """Counts the open connections.
 
     Args:
-        limit: the maximum number, None for none.
-        address_limit: the maximum number for each address, None for none.
+        limit: the maximum number, None for no limit.
+        address_limit: the maximum number for each address, None for no limit.
     """
 
     def __init__(self, limit: int | None, address_limit: int | None) -> None:
@@ -166,7 +165,7 @@ class OpenConnections:
             The argument for :meth:`remove`.
 
         Raises:
-            Refusal: there are too many.
+            Refusal: there are too many connections.
         """
         if self._count >= self._limit:
             raise refuse(503, "too many connections", RETRY_AFTER)

@@ -1,7 +1,7 @@
-"""The PROXY protocol: a header in which a proxy names the client at the start of a connection.
+"""The PROXY protocol: a header in which a proxy reports the client at the start of a connection.
 
-Versions 1 and 2 of https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt. Exactly the bytes
-of the header are read, because TLS may begin after it.
+Versions 1 and 2 of https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt are supported. No
+bytes after the header are read, because TLS may follow.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _match_line = re.compile(
 
 _LOCAL, _PROXY = 0x20, 0x21  # version 2 and the command
 _TCP4, _TCP6 = 0x11, 0x21
-# The other families and protocols in section 2.2, for which the real address counts.
+# The other families and protocols in section 2.2, for which the header is ignored.
 _OTHERS = frozenset({0x00, 0x01, 0x02, 0x10, 0x20, 0x30, 0x12, 0x22, 0x31, 0x32})
 
 
 class InvalidProxyHeader(Exception):
-    """The header is missing or malformed, so the connection must be dropped."""
+    """The header is missing or malformed; the connection must be dropped."""
 
 
 async def read_proxy_header(stream: trio.abc.Stream) -> ClientAddress | None:
-    """Read the header of version 1 or 2.
+    """Read the header, in version 1 or 2.
 
     Args:
         stream: the stream of a proxy that has just connected.
 
     Returns:
-        The address of the client; None if the proxy does not know it or is the client itself.
+        The address of the client; None if the proxy does not know it, or is the client itself.
 
     Raises:
         InvalidProxyHeader: there is no valid header.
@@ -77,7 +77,7 @@ async def _read_line(stream: trio.abc.Stream, line: bytes) -> ClientAddress | No
         return None
     source, destination, port, destination_port = [part.decode() for part in addresses]
     if not (":" in source) == (":" in destination) == (family == b"6"):
-        raise ValueError("the addresses are of another family")
+        raise ValueError("the addresses do not match the family")
     make_address(destination, int(destination_port))
     return make_address(source, int(port))
 

@@ -1,4 +1,4 @@
-"""Targets of a server, and the paths at which they are served."""
+"""The targets of a server, and the paths at which they are served."""
 
 from __future__ import annotations
 
@@ -29,30 +29,31 @@ __all__ = [
 ]
 
 ConnectionHandler: TypeAlias = Callable[[Connection[None, Any]], Awaitable[object]]
-"""``async def handler(conn)``: the connection closes with 1000 when it returns."""
+"""``async def handler(conn)``: the connection closes with 1000 when the handler returns."""
 
 
 class HandshakeTarget(ABC):
     """A target that takes part in the opening handshake. Internal."""
 
     _codec_hint: str
-    """Why its connections cannot have a codec."""
+    """The end of the error message that rejects a codec: what to do instead."""
 
     @abstractmethod
     def _select_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
-        """Choose the subprotocol, unless the options of the server do."""
+        """Select the subprotocol, unless an option of the server selects it."""
 
     @abstractmethod
     async def _admit(self, request: Request) -> object:
-        """Decide about a client whose request is a valid opening handshake.
+        """Accept or refuse a client whose request is a valid opening handshake.
 
         Returns:
-            A Response refuses the client. Anything else is passed to :meth:`_make_socket`.
+            A Response to refuse the client. Any other value accepts it and is passed to
+            :meth:`_make_socket`.
         """
 
     @abstractmethod
     def _make_socket(self, admitted: object) -> Socket[Any, Any]:
-        """Create the Socket of a client that was admitted."""
+        """Create the Socket of a client that was accepted."""
 
 
 ServeTarget: TypeAlias = Callable[[], Socket[Any, Any]] | ConnectionHandler | HandshakeTarget
@@ -64,7 +65,7 @@ ServeTargets: TypeAlias = ServeTarget | Mapping[str, ServeTarget | Response]
 
 
 class Route(NamedTuple):
-    """What is served at a path."""
+    """The target or response that is served at a path."""
 
     prefix: str
     """The part of the path before the ``*`` of the pattern; "/" without a ``*``."""
@@ -73,7 +74,7 @@ class Route(NamedTuple):
     upgrades: UpgradeOptions
 
     def respond(self, request: Request) -> Response | None:
-        """Return the response to plain HTTP, or None if the path is for WebSockets."""
+        """Return the response to a plain HTTP request, or None if the path is for WebSockets."""
         if not isinstance(self.target, Response):
             return None
         if request.method not in _METHODS:
@@ -83,7 +84,7 @@ class Route(NamedTuple):
 
 
 class Routes:
-    """Finds what is served at a path.
+    """Finds the route of a path.
 
     Args:
         targets: one target for all paths, or a mapping of patterns to targets.
@@ -122,7 +123,7 @@ class Routes:
             yield route
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a path, which is still percent-encoded; None if there is none."""
+        """Return the route of a percent-encoded path, or None if nothing is served there."""
         route = self._exact.get(path)
         if route is None:
             for prefix, route in self._prefixes:
@@ -192,7 +193,7 @@ def check_target(target: ServeTarget, flow: FlowOptions) -> None:
             )
         return
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
-        # A Hub has a method that creates Sockets.
+        # A Hub, for example, has a target as an attribute.
         hint = "; pass its method, as in hub.socket" if hasattr(target, "socket") else ""
         raise InvalidOption(
             f"target must be a Socket class or an async handler, not {target!r}{hint}"

@@ -72,35 +72,37 @@ class ServeOptions(FlowKeywords, total=False):
         max_connections: maximum number of connections; further clients get 503 and Retry-After
             (RFC 9110, section 10.2.3). None for no limit.
         max_connections_per_address: maximum number of connections from one IPv4 address or one
-            /64 network of IPv6; further clients get 429 and Retry-After. None for no limit. Unix
+            IPv6 /64 network; further clients get 429 and Retry-After. None for no limit. Unix
             sockets are exempt.
         max_handshakes: maximum number of concurrent opening handshakes; above the limit, the
-            oldest of the address that has the most is dropped. The limit cannot exceed half the
-            number of files that the process may open; None uses that half.
+            oldest handshake of the address that has the most is dropped. The limit cannot exceed
+            half the number of files that the process may open; None uses that half.
         max_handshakes_per_address: maximum number of concurrent opening handshakes from one
-            address; above the limit, its oldest is dropped. None for no limit of its own.
-        forwarded: the proxies in front of the server: their number, or their networks, such as
-            ``"10.0.0.0/8"``. The header ``Forwarded`` (RFC 7239), or ``X-Forwarded-For``,
-            ``-Proto`` and ``-Host``, then determine the client's address, ``request.secure`` and
-            the host. By default, these headers have no effect.
-        proxy_protocol: the networks of proxies that name the client at the start of each
-            connection, before TLS, as haproxy does with ``send-proxy`` or ``send-proxy-v2``.
-            Their connections, and those to a Unix socket, are dropped if they do not begin with a
-            header of the PROXY protocol, version 1 or 2.
+            address; above the limit, its oldest handshake is dropped. None for no limit for each
+            address.
+        forwarded: the number of proxies in front of the server, or their networks, such as
+            ``"10.0.0.0/8"``. The client's address, ``request.secure`` and the host are then taken
+            from the header ``Forwarded`` (RFC 7239), or from ``X-Forwarded-For``, ``-Proto`` and
+            ``-Host``. By default, these headers have no effect.
+        proxy_protocol: the networks of proxies that send a PROXY protocol header, version 1 or 2,
+            at the start of each connection, before TLS, as HAProxy does with ``send-proxy`` or
+            ``send-proxy-v2``. Connections from these networks, and those to a Unix socket, are
+            dropped if they do not begin with such a header.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
-        open_timeout: seconds for TLS and the opening handshake, including ``process_request`` and
-            its response, which has a second more for each 64 KiB; None for no limit.
-        drain: seconds over which connections are closed when the server shuts down, evenly spread
-            and with code 1012 (service restart), so that clients do not connect again all at once.
-            With 0 they are closed at once, with 1001. See :meth:`Server.close`.
+        open_timeout: seconds for TLS and the opening handshake, including ``process_request``. A
+            plain response gets a second more for each 64 KiB. None for no limit.
+        drain: seconds over which the connections are closed when the server shuts down. They are
+            closed one by one with code 1012 (service restart), so that clients do not all
+            reconnect at once. With 0, they are all closed immediately, with 1001. See
+            :meth:`Server.close`.
         shutdown_timeout: seconds from closing the last connection until all remaining tasks are
             cancelled; None for no limit.
         message_rate: the limit on the messages, pings and pongs of each client, such as
-            ``Rate(100, per=1)``. A client that sends faster is read more slowly, and closed with
-            1008 when it has been slowed down for ten periods longer than it has not. None for no
-            limit.
-        byte_rate: the same for the bytes that each client sends, including headers of frames.
+            ``Rate(100, per=1)``. The server reads more slowly from a client that sends faster. It
+            closes the connection with 1008 when the time for which the client was slowed down
+            exceeds the time for which it was not by ten periods. None for no limit.
+        byte_rate: the same for the bytes that each client sends, including frame headers.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
@@ -186,10 +188,11 @@ def serve(
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is
             called for each connection; or ``async def handler(conn)``: the connection closes when
-            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`. Or a
-            mapping of paths to targets, and to a :class:`Response` for plain HTTP: ``"/feed"`` is
-            exactly this path, and ``"/live/*"`` all paths that begin with ``/live/``, unless there
-            is a longer pattern. Clients of other paths get 404.
+            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`.
+            To serve several targets, pass a mapping of paths to targets; a :class:`Response` in it
+            answers plain HTTP. ``"/feed"`` matches only this path, and ``"/live/*"`` matches all
+            paths that begin with ``/live/``, unless a longer pattern matches. Clients that request
+            other paths get 404.
         host: an address or name to listen on; None for every interface.
         port: the port; 0 chooses a free one (see :attr:`Server.port`).
         options: the keys of :class:`ServeOptions`.

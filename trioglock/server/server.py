@@ -79,7 +79,7 @@ class Server:
 
     @property
     def closing(self) -> bool:
-        """Whether :meth:`close` has been called, for example for a health check."""
+        """Whether :meth:`close` has been called. A health check can use it."""
         return self._closing
 
     def broadcast(self, frame: Frame) -> int:
@@ -102,11 +102,11 @@ class Server:
         """Start shutting down: stop accepting, close all connections, and let the handlers finish.
 
         With the option ``drain``, the connections are closed one by one, evenly spread over this
-        time; the others can still be used. A second call then closes the remaining ones
-        immediately. Without it, further calls do nothing.
+        time; until then, each can still be used. A second call during this time closes the
+        remaining connections immediately. In all other cases, further calls do nothing.
 
-        Everything that has not ended ``shutdown_timeout`` seconds after the last connection began
-        to close, including ``terminate`` hooks, is cancelled.
+        Tasks that are still running ``shutdown_timeout`` seconds after the server began to close
+        the last connection are cancelled, including ``terminate`` hooks.
 
         Args:
             code: the code of the Close frames; by default 1001 (going away), or 1012 (service

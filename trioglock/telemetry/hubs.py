@@ -1,4 +1,4 @@
-"""The open hubs of this process, from which OpenTelemetry reads metrics."""
+"""The open hubs of this process, whose statistics OpenTelemetry reads as metrics."""
 
 from __future__ import annotations
 

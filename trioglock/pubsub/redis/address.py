@@ -38,7 +38,7 @@ _match_master = re.compile(r"/([^/]+)(/[0-9]*)?/?").fullmatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """The address of a server and the credentials for it; ``path`` is that of a Unix socket."""
+    """The address and credentials of a server; ``path`` is the path of a Unix socket."""
 
     host: str = "localhost"
     port: int = 6379
@@ -74,9 +74,9 @@ class RedisAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelAddress:
-    """The sentinels that know the address of a master, and its name.
+    """The sentinels that know the address of a master, and the name of the master.
 
-    ``master`` has the credentials for it; its host and port are unknown.
+    ``master`` has the credentials for the master, but not its host and port.
     """
 
     sentinels: tuple[RedisAddress, ...]
@@ -142,7 +142,7 @@ def parse_redis_url(
 def _parse_sentinel_url(
     scheme: str, rest: str, ssl_context: ssl.SSLContext | None
 ) -> SentinelAddress:
-    # In a malformed URL the end of the password cannot be found: the errors quote nothing.
+    # In a malformed URL, the end of the password cannot be found, so the errors quote nothing.
     parts = split_url(f"{scheme}://{rest}")
     user_info, at, hosts = (parts.authority or "").rpartition("@")
     match = _match_master(parts.path)
@@ -229,7 +229,7 @@ def parse_address(url: object, ssl_context: ssl.SSLContext | None = None) -> Red
     if parts.get("db", 0) < 0:
         raise InvalidOption("the number of a Redis database is at least 0")
     if parts.get("username") is not None:
-        parts.setdefault("password", "")  # of a user without one
+        parts.setdefault("password", "")  # for a user without a password
     if normalized.startswith("rediss"):
         parts["ssl_context"] = ssl_context or ssl.create_default_context()
     return RedisAddress(**parts)
@@ -246,8 +246,8 @@ def normalize_redis_url(url: object) -> str:
     scheme, slashes, rest = as_text(url).partition("://")
     scheme = scheme.lower()
     if scheme not in ("redis", "rediss", "unix") or not slashes:
-        # Without a scheme, a password may be anywhere: quote nothing.
-        found = f"not {scheme}://" if slashes and scheme.isalnum() else "and this one does not"
+        # Without a scheme, the password may be anywhere in the URL, so quote nothing.
+        found = f"not {scheme}://" if slashes and scheme.isalnum() else "which this URL does not"
         raise InvalidOption(
             "a Redis URL begins with redis://, redis+sentinel:// or redis+cluster://, with rediss "
             f"for TLS, or unix://, {found}"

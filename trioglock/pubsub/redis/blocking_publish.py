@@ -257,7 +257,7 @@ class BlockingServers:
                 refusals.append(discovery.describe_refusal(server, text))
             except (errors.ConnectionError, errors.TimeoutError, NoServer) as error:
                 failures.append(str(error))
-        text = f"no address of {discovery}: {'; '.join(refusals + failures)}"
+        text = f"could not find the master of {discovery}: {'; '.join(refusals + failures)}"
         raise errors.ConnectionError(text) if failures else BrokerError(text)
 
 

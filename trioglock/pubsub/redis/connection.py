@@ -234,7 +234,7 @@ async def _find_server(discovery: Discovery, timeout: float) -> RedisAddress:
             failures.append(str(error))
         except BrokerError as error:
             refusals.append(discovery.describe_refusal(server, str(error)))
-    text = f"no address of {discovery}: {'; '.join(refusals + failures)}"
+    text = f"could not find the master of {discovery}: {'; '.join(refusals + failures)}"
     raise RedisDisconnected(text) if failures else BrokerError(text)
 
 
@@ -286,7 +286,7 @@ class ReconnectingConnection(ABC):
     """Uses one connection at a time and reconnects whenever it is lost.
 
     Args:
-        address: the address of the server, or what finds it.
+        address: the address of the server, or the discovery that finds it.
         timings: the timing arguments of the broker.
         history_key: the key with the ids of the history, if there is one.
     """

@@ -1,8 +1,8 @@
-"""Finding the server of a hub by asking other servers, sentinels or the nodes of a cluster.
+"""Finding the server of a hub by asking sentinels or the nodes of a cluster.
 
-No library does this here. The one for trio (coredis 6.9) reads messages ahead into queues without a
-limit, and cannot confirm the role of a server together with each write, as ``CommandPipeline``
-does; to find an address on top of ``RedisConnection`` takes only one command.
+This module does not use a library. The one for trio, coredis 6.9, reads messages ahead into
+unbounded queues, and cannot check the role of a server together with each write, as
+``CommandPipeline`` does. With ``RedisConnection``, finding an address takes only one command.
 """
 
 from __future__ import annotations
@@ -26,34 +26,34 @@ __all__ = [
 ]
 
 DISCOVERY_TIMEOUT = 1.0
-"""Seconds for which one of the servers is asked."""
+"""Seconds to wait for the answer of one server."""
 
 
 MASTER_EVENTS = ("+promoted-slave", "+switch-master")
-"""The channels on which a sentinel reports a new master: the one that conducts the failover, and
-the others."""
+"""The channels on which sentinels report a new master: the sentinel that performs the failover, and
+the other sentinels."""
 
 SLOTS = 2**14
 """Number of hash slots of a cluster."""
 
 
 class NoServer(Exception):
-    """There is no server for the hub at present."""
+    """There is currently no server for the hub."""
 
 
 class Discovery(ABC):
-    """The servers to ask, the question, and the latest answer. It does no I/O.
+    """The servers to ask, the command to send, and the latest answer. This class does no I/O.
 
     Args:
         servers: the servers to ask.
     """
 
     question: tuple[str, ...]
-    """The command to send to one server after the other, until one knows the answer."""
+    """The command to send to one server after another, until one gives an answer."""
 
     def __init__(self, servers: Iterable[RedisAddress]) -> None:
         self.servers: tuple[RedisAddress, ...] = tuple(servers)
-        """In the order in which they are asked. The one that answered is the first next time."""
+        """The servers in the order in which they are asked: the last one that answered is first."""
         self.found: RedisAddress | None = None
         """The server of the hub, as last reported."""
 
@@ -63,11 +63,11 @@ class Discovery(ABC):
 
     @abstractmethod
     def parse_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
-        """Return the server of the hub, from the reply of a server to the question.
+        """Return the server of the hub that a reply to the question contains.
 
         Raises:
-            BrokerError: the reply contains none.
-            NoServer: there is none at present.
+            BrokerError: the reply does not contain a server.
+            NoServer: there is currently no server for the hub.
         """
 
     @abstractmethod
@@ -81,11 +81,14 @@ class Discovery(ABC):
         return self.found
 
     def prefer(self, server: RedisAddress) -> None:
-        """Ask a server first next time."""
+        """Ask this server first next time."""
         self.servers = (server, *(one for one in self.servers if one != server))
 
     def distrust(self) -> None:
-        """Ask the others first: the answer was wrong, so the server may be cut off from them."""
+        """Ask the other servers first, because the first one gave a wrong answer.
+
+        It may be cut off from the others.
+        """
         self.servers = (*self.servers[1:], self.servers[0])
 
 
@@ -110,13 +113,13 @@ class SentinelDiscovery(Discovery):
             host, port = (part.decode() for part in reply)
             return _move(self.address.master, host, port)
         except (ValueError, AttributeError, TypeError):
-            raise BrokerError("it does not answer as a sentinel does") from None
+            raise BrokerError("its reply is not that of a sentinel") from None
 
     def parse_event(self, channel: bytes, payload: bytes) -> RedisAddress | None:
-        """The address in an event of :data:`MASTER_EVENTS`, if it is about this master.
+        """Return the address in an event of :data:`MASTER_EVENTS`; None for another master.
 
         Raises:
-            BrokerError: there is no valid address.
+            BrokerError: the event contains no valid address.
         """
         words = payload.decode(errors="replace").split()
         match channel, words:
@@ -147,7 +150,7 @@ class ClusterDiscovery(Discovery):
     https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 
     Args:
-        address: some of the nodes. The others are asked too, as soon as they are known.
+        address: some of the nodes. Other nodes are also asked once they are known.
         hash_tag: the part of the hub's keys that determines their slot.
     """
 
@@ -165,7 +168,7 @@ class ClusterDiscovery(Discovery):
         nodes, found = list[RedisAddress](), None
         try:
             for first, last, *entries in reply:
-                # Without a host, it is that of the server; the master is the first of each range.
+                # An empty host means that of the server; the first entry of a range is its master.
                 members = [
                     _move(server, host.decode() if host else server.host, port)
                     for host, port, *_ in entries
@@ -174,7 +177,7 @@ class ClusterDiscovery(Discovery):
                 if first <= self.slot <= last:
                     found = members[0]
         except (ValueError, AttributeError, TypeError, IndexError):
-            raise BrokerError("it does not answer as a node of a cluster does") from None
+            raise BrokerError("its reply is not that of a node of a cluster") from None
         self.servers: tuple[RedisAddress, ...] = tuple(dict.fromkeys((*nodes, *self.address.nodes)))
         if found is None:
             raise NoServer(f"no node of the cluster serves the slot {self.slot}")
@@ -187,7 +190,7 @@ class ClusterDiscovery(Discovery):
 
 
 def _move(address: RedisAddress, host: str, port: str | int) -> RedisAddress:
-    """The same address on another host and port; raise ValueError if the port is invalid."""
+    """Return an address with another host and port; raise ValueError if the port is invalid."""
     number = int(port)
     if not 0 < number < 2**16:
         raise ValueError("not a port")
@@ -197,7 +200,7 @@ def _move(address: RedisAddress, host: str, port: str | int) -> RedisAddress:
 def open_discovery(
     address: RedisAddress | SentinelAddress | ClusterAddress, hub: str
 ) -> RedisAddress | Discovery:
-    """Return what finds the server of the hub with a name; the address of a server is returned."""
+    """Return the discovery of the server of a hub, or the address itself if it is of one server."""
     match address:
         case SentinelAddress():
             return SentinelDiscovery(address)

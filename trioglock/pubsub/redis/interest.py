@@ -1,8 +1,9 @@
 """The Redis channels and patterns that a hub subscribes to: those with subscribers in this process.
 
 Commands are sent in batches, each of which ends with PING. The next batch is sent when the reply to
-this PING has arrived, so subscriptions that begin in the meantime share its commands. Redis replies
-in order: the replies and messages before that one show which subscriptions were in effect when.
+this PING has arrived, so subscriptions added in the meantime share its commands. Redis sends
+replies and messages in order, so those before the reply to PING show which subscriptions are in
+effect.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from .scripts import HubKeys
 __all__ = ["Interest"]
 
 MAX_NAMES = 1000
-"""Maximum number of channels in one command: Redis does nothing else meanwhile."""
+"""Maximum number of channels in one command, because Redis does nothing else while it runs."""
 
 Key: TypeAlias = tuple[bool, str]
-"""A pattern, or a channel, in the hub: whether it is a pattern, and its text."""
+"""A channel or pattern of the hub: whether it is a pattern, and its text."""
 
 BROADCASTS: Key = (False, EVERYONE)
 
@@ -33,17 +34,17 @@ def key_of(channels: ChannelFilter) -> Key:
 
 
 class Interest:
-    """The wanted subscriptions of a hub, and those of its current connection.
+    """The subscriptions that a hub needs, and those of its current connection.
 
     Args:
         keys: the names of the hub in Redis.
-        has_history: whether the channels of messages with ids are required. Without a history, the
-            user may lack permission for them.
+        has_history: whether the hub must subscribe to the channels of messages with ids. Without a
+            history, the user may lack permission for them.
     """
 
     def __init__(self, keys: HubKeys, *, has_history: bool) -> None:
         self.waits: bool = False
-        """Whether the replies to a batch are awaited."""
+        """Whether a batch has been sent whose replies have not all arrived."""
         self.errors: dict[Key, Exception] = {}
         """The errors of subscriptions that Redis refuses."""
         self._keys = keys
@@ -51,8 +52,8 @@ class Interest:
         self._wanted: dict[Key, None] = {BROADCASTS: None}
         self._added: dict[Key, None] = {}  # to be subscribed with the next batch
         self._removed: dict[Key, None] = {}  # to be unsubscribed with the next batch
-        self._alone: set[Key] = set()  # a command for it and others was refused
-        self._wide: set[Key] = set()  # patterns that only a wider pattern may receive
+        self._alone: set[Key] = set()  # refused in a command with others: need their own command
+        self._wide: set[Key] = set()  # patterns for which only a wider pattern is permitted
         self._sent: set[Key] = set()
         self._batch: list[Key] = []
         self._confirmed: set[Key] = set()
@@ -62,7 +63,7 @@ class Interest:
         self._uses_ids = True  # whether the channels of messages with ids are subscribed to
 
     def reset(self) -> None:
-        """Begin with a new connection."""
+        """Discard the state of the previous connection."""
         self.waits = False
         self.errors.clear()
         self._added, self._removed = dict(self._wanted), {}
@@ -90,7 +91,7 @@ class Interest:
             self._removed[key] = None
 
     def is_confirmed(self, channels: ChannelFilter) -> bool:
-        """Whether a subscription is in effect, or is not wanted."""
+        """Whether a subscription is in effect, or no longer needed."""
         key = key_of(channels)
         return key in self._confirmed or key not in self._wanted
 
@@ -119,21 +120,21 @@ class Interest:
     # Commands.
 
     def next_batch(self) -> Iterator[Command]:
-        """Yield the commands that subscribe to what is wanted, and to nothing else."""
+        """Yield the commands that add the missing subscriptions and remove the superfluous ones."""
         added, self._added = list(self._added), {}
         removed, self._removed = list(self._removed), {}
         self.waits, self._batch = True, added
         self._sent.update(added)
         self._sent.difference_update(removed)
         self._confirmed.difference_update(removed)
-        # Garbage collection may have removed some meanwhile.
+        # Garbage collection may have removed some in the meantime.
         self._removed.update((key, None) for key in added if key not in self._wanted)
         alone = [key for key in added if key in self._alone]
         together = [key for key in added if key not in self._alone]
         for keys in (together, *([key] for key in alone)):
             yield from self._commands("SUBSCRIBE", keys)
         wide = self._wide.intersection(removed)
-        is_wide = len(self._wide) > len(wide)  # others need the wider pattern
+        is_wide = len(self._wide) > len(wide)  # other keys still need the wider pattern
         yield from self._commands(
             "UNSUBSCRIBE", [key for key in removed if not (is_wide and key in wide)]
         )
@@ -173,7 +174,7 @@ class Interest:
         """Apply the reply to the PING at the end of a batch.
 
         Args:
-            error: the last error among the replies to the batch.
+            error: the first error among the replies to the batch.
 
         Raises:
             RedisDisconnected: a subscription was neither confirmed nor refused.
@@ -196,14 +197,14 @@ class Interest:
         return all(name.encode() in active for name in self._names(key)[: 1 + self._uses_ids])
 
     def _refused(self, key: Key, error: Exception) -> None:
-        """Try again with a command for this key alone, and for a pattern with a wider one."""
+        """Retry with a separate command, and then, for a pattern, with a wider pattern."""
         self._sent.discard(key)
         if key not in self._wanted:
             return
         if key not in self._alone and key != BROADCASTS:
             self._alone.add(key)
         elif key[0] and key not in self._wide:
-            # An ACL rule permits a pattern only if it is the same text.
+            # An ACL rule permits a pattern only if the texts are equal.
             self._wide.add(key)
         else:
             self.errors[key] = error
@@ -213,9 +214,10 @@ class Interest:
     # Messages.
 
     def is_first(self, pattern: bytes, channel: bytes) -> bool:
-        """Whether a message that has matched a pattern is to be delivered.
+        """Whether to deliver a message that was received through a pattern.
 
-        Redis sends it for the channel, if that is subscribed to, and for each matching pattern.
+        Redis sends a message once for its channel, if there is a subscription to the channel, and
+        once for each matching pattern.
         """
         if channel in self._channels:
             return False
@@ -226,7 +228,7 @@ class Interest:
 
 
 class InterestFilter(ChannelFilter):
-    """The channels that a hub is subscribed to at the moment.
+    """The channels that a hub is currently subscribed to.
 
     Args:
         keys: the channels and patterns.

@@ -45,18 +45,18 @@ Payload: TypeAlias = tuple[bytes, bytes]
 _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ([0-9]{1,20}-[0-9]{1,20}) ").match
 
 TURN_SECONDS = 0.01
-"""Seconds for which a burst of messages may keep other tasks from running. Then clients receive the
-messages so far."""
+"""Seconds for which a burst of messages may prevent other tasks from running. After that, clients
+receive the messages delivered so far."""
 
 
 class PubSubReceiver(ReconnectingConnection):
     """Receives messages on its own connection, with their ids if there is a history.
 
-    After an interruption it delivers what the history contains, and a gap where messages may be
-    missing.
+    After an interruption, it delivers the missed messages that the history contains, and a gap
+    where messages may be missing.
 
     Args:
-        address: the address of the server, or what finds it.
+        address: the address of the server, or the discovery that finds it.
         timings: the timing arguments of the broker.
         keys: the channels of the hub.
         history: the history of the hub, if it has one.
@@ -82,15 +82,15 @@ class PubSubReceiver(ReconnectingConnection):
         self._plain_prefix = keys.plain_prefix.encode()
         self._prefix = keys.prefix.encode()
         self._last_alive = 0.0
-        self._skip_until: Position | None = None  # already read from the history
+        self._skip_until: Position | None = None  # the end of what was read from the history
         self._born = b""  # the id with which the history began
         self._has_plain = False  # messages have arrived that the history should contain
         self._interest = Interest(keys, has_history=history is not None)
         self._work = trio.lowlevel.ParkingLot()  # of the task that subscribes
         self._confirmed = trio.lowlevel.ParkingLot()
         self._is_closed = False
-        self._ids: list[bytes | None] | None = None  # the newest one, and that of the beginning
-        self._error: Any = None  # among the replies to the current batch
+        self._ids: list[bytes | None] | None = None  # the newest id, and the first of the history
+        self._error: Any = None  # the first error among the replies to the current batch
 
     # Subscriptions.
 
@@ -101,7 +101,7 @@ class PubSubReceiver(ReconnectingConnection):
 
     def unsubscribe(self, channels: ChannelFilter) -> None:
         # The command is sent with the next subscription, after the next message or after a while.
-        # Nothing is woken, because garbage collection may call this.
+        # This must not wake a task, because garbage collection may call it.
         self._interest.remove(channels)
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:
@@ -111,8 +111,8 @@ class PubSubReceiver(ReconnectingConnection):
         """Wait until a subscription is confirmed.
 
         Raises:
-            BrokerUnavailable: not within ``publish_timeout`` seconds.
-            BrokerError: Redis refuses it.
+            BrokerUnavailable: Redis did not confirm it within ``publish_timeout`` seconds.
+            BrokerError: Redis refused it.
         """
         with PeerTimeout(self.timings.publish_timeout):
             while not (self._is_up and self._interest.is_confirmed(channels)):
@@ -129,16 +129,16 @@ class PubSubReceiver(ReconnectingConnection):
         ) from self.failure
 
     def is_pending(self, channel: str) -> bool:
-        """Whether subscribers in this process would miss a message that is published now."""
+        """Whether subscribers in this process would miss a message published now."""
         return self._is_up and self._interest.is_pending(channel)
 
     async def wait_pending(self, channel: str) -> None:
-        """Wait until subscribers in this process receive messages, or the connection is lost."""
+        """Wait until no subscription to a channel is pending, or the connection is lost."""
         while self.is_pending(channel):
             await self._confirmed.park()
 
     def close(self) -> None:
-        """Let those fail who wait for a subscription."""
+        """Make all calls of :meth:`wait_subscribed` fail."""
         self._is_closed = True
         self._confirmed.unpark_all()
 
@@ -156,7 +156,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._interest.reset()
         self._ids = None
         if self._history is not None:
-            # With this version of the protocol, the ids can be read on the same connection.
+            # Version 3 of the protocol allows other commands on a connection with subscriptions.
             await connection.request("HELLO", 3)
         early = await self._subscribe_all(connection)
         if self._history is not None:
@@ -197,7 +197,7 @@ class PubSubReceiver(ReconnectingConnection):
         return early
 
     async def _write_batches(self, connection: RedisConnection, scope: trio.CancelScope) -> None:
-        """Subscribe to what is wanted, and ask for a sign of life and the newest id regularly."""
+        """Send each change of the subscriptions; regularly check the server, and read the ids."""
         interest = self._interest
         try:
             while True:
@@ -212,12 +212,12 @@ class PubSubReceiver(ReconnectingConnection):
     def _pack_batch(self, connection: RedisConnection) -> bytes:
         commands: list[Sequence[str]] = [*self._interest.next_batch()]
         if self._history is not None:
-            # If it is a replica, the id is that of another server.
+            # ROLE, because the ids on a replica are those of another server.
             commands += [("HMGET", self._keys.ids, "last", "born"), ("ROLE",)]
         return b"".join([connection.pack(*command) for command in (*commands, ("PING",))])
 
     def _take_all(self, connection: RedisConnection, replies: Iterable[Any]) -> Iterator[Payload]:
-        """Apply replies, and yield the channels and payloads of messages."""
+        """Process replies, and yield the channels and payloads of messages."""
         interest = self._interest
         for reply in replies:
             match reply:
@@ -243,7 +243,7 @@ class PubSubReceiver(ReconnectingConnection):
                         self._error = self._error or reply
 
     def _end_batch(self, connection: RedisConnection) -> None:
-        """Apply a complete batch of replies."""
+        """Handle the end of the replies to a batch."""
         error, self._error = self._error, None
         self._interest.end_batch(error)
         refused = self._interest.error_of(BROADCASTS)
@@ -255,7 +255,7 @@ class PubSubReceiver(ReconnectingConnection):
             last, born = self._read_ids()
             if born != self._born:
                 raise RedisDisconnected(BEGAN_AGAIN)
-            # All messages up to this id on channels with a subscription have arrived.
+            # All messages up to this id have arrived, on all channels that are subscribed to.
             if parse_id(last) > parse_id(self._history.last):
                 self._history.advance(last)
         self._confirmed.unpark_all()
@@ -268,7 +268,7 @@ class PubSubReceiver(ReconnectingConnection):
         return last.decode(), born
 
     async def _catch_up(self) -> None:
-        """Deliver the messages missed during an interruption, and a gap if some are lost."""
+        """Deliver the messages missed during an interruption, and a gap if any may be lost."""
         seconds = trio.current_time() - self._last_alive
         history = self._history
         if history is None:
@@ -293,7 +293,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._skip_until = parse_id(missed.last)
 
     def _advancing(self, history: RedisHistory, events: Iterable[Event]) -> Iterator[Event]:
-        """Advance with each message: the connection may be dropped before the last one."""
+        """Advance with each message, because the connection can be dropped before the last one."""
         for event in events:
             if event.id is not None:
                 history.advance(event.id)
@@ -306,7 +306,7 @@ class PubSubReceiver(ReconnectingConnection):
             raise RedisDisconnected("the history could not be read") from error
 
     async def _receive(self, connection: RedisConnection) -> Iterable[Any]:
-        """Wait for replies, at most until a silent server is considered lost."""
+        """Wait for replies, until a silent server is considered lost."""
         with trio.move_on_after(self.timings.health_interval):
             return await connection.receive()
         with PeerTimeout(self.timings.health_timeout):
@@ -326,7 +326,7 @@ class PubSubReceiver(ReconnectingConnection):
                 yield Message(name, decode_data(payload))
 
     def _parse_with_id(self, channel: str, payload: bytes) -> Message | None:
-        """The message from a publisher with a history; None if it has been delivered already."""
+        """Return a message with an id; None if it was already delivered."""
         match = _with_id(payload)
         if match is None:
             return None  # not published by this package

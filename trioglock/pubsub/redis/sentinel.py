@@ -1,8 +1,8 @@
 """Following the events of a Redis Sentinel.
 
-A master that is being replaced keeps its role for seconds after the sentinels have begun to lead
-clients to the new master. Other hubs do not receive what it accepts then, so a hub leaves it as
-soon as a sentinel reports the new one.
+A master that is being replaced keeps its role for some seconds after the sentinels have begun to
+direct clients to the new master. Messages that the previous master accepts during this time do not
+reach other hubs, so a hub disconnects from it as soon as a sentinel reports the new master.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class SentinelWatch:
 
     Args:
         sentinel: the address of the sentinel.
-        discovery: is updated with the new master.
+        discovery: the discovery to update with the new master.
         timings: the timing arguments of the broker.
         connections: the connections to the master.
     """
@@ -46,14 +46,14 @@ class SentinelWatch:
     async def run(self) -> NoReturn:
         """Connect and reconnect until cancelled."""
         while True:
-            # What is wrong with a sentinel is reported by the discovery.
+            # The discovery reports the errors of sentinels.
             with suppress(RedisDisconnected, BrokerError):
                 await self._watch()
             await trio.sleep(DISCOVERY_TIMEOUT)
 
     async def _watch(self) -> NoReturn:
         async with dial(self._sentinel, DISCOVERY_TIMEOUT) as connection:
-            # In one write: no event is missed between the answer and the subscription.
+            # Both in one write, to miss no event between the answer and the subscription.
             question = connection.pack(*self._discovery.question)
             await connection.write(question + connection.pack("SUBSCRIBE", *MASTER_EVENTS))
             while True:

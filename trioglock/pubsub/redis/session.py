@@ -16,7 +16,7 @@ __all__ = ["RedisSession"]
 
 
 class RedisSession(BrokerSession):
-    """Publishes with PUBLISH, or with a script that also adds the message to the history."""
+    """Publishes with PUBLISH or, if the channel has a history, with a script that adds to it."""
 
     def __init__(
         self,
