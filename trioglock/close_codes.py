@@ -35,7 +35,7 @@ GOING_AWAY = 1001
 """A server shuts down, or a browser leaves the page."""
 
 SERVICE_RESTART = 1012
-"""A server restarts: clients connect again (IANA WebSocket Close Code Number Registry)."""
+"""The server restarts; clients may reconnect (IANA WebSocket Close Code Number Registry)."""
 
 NO_STATUS = 1005
 """Represents a Close frame without a code. It is not sent."""

@@ -30,10 +30,10 @@ class Request:
             if the context did not verify it. None without TLS, and if the client sent none.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
-        prefix: the part of the path before the ``*`` of the pattern under which the target is
-            served, such as ``"/live/"``; "/" without such a pattern.
-        data: what ``process_request`` attaches for hooks and handlers, which find it in
-            ``conn.http_request.data``, such as the user.
+        prefix: the part before the ``*`` in the pattern for which the target is served, such as
+            ``"/live/"``; "/" if the path is not served with such a pattern.
+        data: values such as the user, which ``process_request`` stores for hooks and handlers;
+            they find them in ``conn.http_request.data``.
     """
 
     target: str

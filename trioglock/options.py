@@ -212,8 +212,8 @@ class Rate:
     arrive at the server in any ``per`` seconds. Their delay in the network varies, so the limit is
     enforced with a margin.
 
-    For the limits of a server, such as ``message_rate`` and ``byte_rate``, it is a token bucket: a
-    client may send ``messages`` at once, and ``messages / per`` in each second after that.
+    For the limits of a server, such as ``message_rate`` and ``byte_rate``, a rate describes a token
+    bucket: a client may send ``messages`` at once, and then ``messages / per`` in each second.
 
     Args:
         messages: the number of messages, or of bytes for ``byte_rate``.

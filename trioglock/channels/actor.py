@@ -206,7 +206,7 @@ class ChannelActor:
             await later()
 
     async def _join(self, kind: type[Channel[Any]], payload: Any) -> Later | None:
-        """Run ``join``, and return the part after it if that has to wait.
+        """Run ``join``, and return the remaining work if it has to wait.
 
         This does not suspend if the hook is plain.
         """

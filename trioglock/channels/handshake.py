@@ -42,14 +42,14 @@ class ConnectRequest(Request):
 
     @property
     def params(self) -> dict[str, str]:
-        """The parameters of the query, without ``vsn``; the last one of a name counts."""
+        """The parameters of the query, without ``vsn``; the last one of each name is used."""
         params = _parse_query(self)
         params.pop("vsn", None)
         return params
 
     @property
     def token(self) -> str | None:
-        """The ``auth_token`` of the client, which it sends as a subprotocol; None without one."""
+        """The ``auth_token``, which the client sends as a subprotocol; None if it sends none."""
         return find_token(self.headers)
 
 

@@ -123,7 +123,7 @@ class TopicIndex:
         return all(map(self.hub.is_subscribed, subscriber.channels))
 
     async def wait_subscribed(self, member: ChannelActor) -> None:
-        """Wait until the member will receive all broadcasts.
+        """Wait until the broker has confirmed the subscription to the topic of a member.
 
         Raises:
             UsageError: the hub is not open.
@@ -180,7 +180,7 @@ class TopicIndex:
         return is_incomplete
 
     def report_unavailable(self, topic: str, failure: Exception, *, history: bool) -> None:
-        """Log that a history or the broker is unavailable, once until it is available again."""
+        """Log that a history or the broker is unavailable, unless this was logged already."""
         if not self._is_unavailable:
             self._is_unavailable = True
             _logger.warning(
@@ -273,7 +273,7 @@ class TopicSubscriber(Subscriber):
         self.channel: str = hub_channel(topic)
         """The channel of the topic in the hub."""
         self.joining: dict[ChannelActor, None] = {}
-        """Future members that wait for the subscription."""
+        """Members that will join when the subscription is confirmed."""
         self.members: dict[ChannelActor, None] = {}
         self.replays: dict[ChannelActor, Replay] = {}
         """Members, including future ones, that receive broadcasts after those in the history."""

@@ -159,8 +159,8 @@ def print_log(name: str, level: str | None) -> Iterator[None]:
 
     Args:
         name: the name of the logger.
-        level: the lowest level, such as ``"debug"``, which is also printed; by default only the
-            messages are printed, from INFO on.
+        level: the lowest level to print, such as ``"debug"``; each line then also has its level and
+            logger. By default, messages from INFO on are printed without them.
     """
     logger = logging.getLogger(name)
     before, handler = logger.level, None

@@ -688,7 +688,7 @@ class Connection(Generic[StateT, MessageT_co]):
 
     @property
     def http_request(self) -> Request:
-        """On a server, the request of the client, with what ``process_request`` has attached.
+        """On a server, the request of the client, with the data that ``process_request`` stored.
 
         Raises:
             UsageError: this is the connection of a client.

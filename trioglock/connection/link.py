@@ -383,7 +383,7 @@ class LinkTasks:
                 return True
 
     async def _slow_down(self, limiter: RateLimiter, delay: float) -> None:
-        """Pause reading, whether or not there is space."""
+        """Pause reading, regardless of the space in queues."""
         began = trio.current_time()
         with self._read_pause, self._emitter.waiting("reader", "rate_limit"):
             await trio.sleep(delay)

@@ -151,8 +151,8 @@ class MessageHistory(ABC):
     """The latest messages of each channel of a hub."""
 
     last: str = "0-0"
-    """The id up to which the hub has received all messages of its subscribers. A subscriber that
-    has received all messages up to now resumes after this id, even if it has received none."""
+    """The id up to which the hub has received all messages for its subscribers. A subscriber that
+    has missed no message can resume after this id, even if it has not received any message."""
 
     def advance(self, message_id: str) -> None:
         """Set :attr:`last`; called by the broker.

@@ -39,7 +39,7 @@ class ConnectionRegistry:
         self._sessions: dict[Connection[Any, Any], Session[Any]] = {}
         self._writers: dict[Connection[Any, Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
-        self._open: dict[Session[Any], None] = {}  # while draining: those that were not closed
+        self._open: dict[Session[Any], None] = {}  # while draining: those still to close
         self._draining: trio.CancelScope | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
@@ -87,8 +87,8 @@ class ConnectionRegistry:
     async def drain(self, frame: Close, seconds: float) -> None:
         """Start closing the connections one by one, evenly spread over this time.
 
-        Returns when all of them are being closed: early if they end by themselves, or because of
-        :meth:`close`.
+        Returns when all connections are being closed. This is early if they end by themselves, or
+        if :meth:`close` is called.
         """
         due = trio.current_time()
         end = due + seconds
@@ -100,7 +100,7 @@ class ConnectionRegistry:
                 if not session.is_open:
                     continue  # its handler has not returned yet
                 session.close(frame)
-                # Not from the current time: late wake-ups would postpone closes to the end.
+                # Relative to the previous due time, so that late wake-ups do not accumulate.
                 due += (end - due) / (len(self._open) + 1)
                 if self._open:
                     await trio.sleep_until(due)

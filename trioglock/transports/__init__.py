@@ -70,7 +70,7 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Import trio-websocket when it is used, as that takes a tenth of the whole import."""
+        """Import trio-websocket only when it is used: it takes a tenth of the total import time."""
         if name != "TrioWebsocketTransport":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from .trio_websocket import TrioWebsocketTransport  # noqa: PLC0415

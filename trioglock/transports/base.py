@@ -106,7 +106,7 @@ class Link(ABC):
         return None
 
     def report_all(self) -> None:  # noqa: B027 - not all links receive in parts
-        """From now on, pass an empty run for received bytes that complete no event."""
+        """From now on, also pass an empty run when received bytes complete no event."""
 
     async def respond(self) -> None:  # noqa: B027 - only links of servers respond
         """Write the response to the opening handshake, on a server.

@@ -298,7 +298,7 @@ async def send_response(stream: trio.abc.Stream, response: Response, method: str
         head_only = method == "HEAD" or len(response.body) > MAX_JOINED
         await stream.send_all(response.to_bytes(head_only=head_only))
         if head_only and method != "HEAD":
-            # In pieces and without a copy: TLS would encrypt all of it at once.
+            # In pieces, because TLS would encrypt the whole body at once, and without a copy.
             body = memoryview(response.body)
             for start in range(0, len(body), MAX_JOINED):
                 await stream.send_all(body[start : start + MAX_JOINED])

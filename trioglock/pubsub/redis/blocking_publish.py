@@ -59,7 +59,7 @@ def publish(
         name: name of the hub.
         url: URL of the Redis server, sentinels or cluster, as for :class:`RedisBroker`.
         timeout: seconds to connect, and again to wait for the reply; None for no limit. With
-            Sentinel or Cluster, publishing is tried again during a failover, for as long.
+            Sentinel or Cluster, publishing is retried for the same time during a failover.
         history: number of messages to keep for each channel, the same as for the hubs'
             :class:`RedisBroker`; None for hubs without a history.
         history_seconds: how long they are kept, the same as for the hubs.
@@ -100,7 +100,7 @@ def publish(
 
 
 def refuse_trio_task(function: str, alternative: str) -> None:
-    """Raise UsageError in a trio task, which a function that blocks would stop with all others."""
+    """Raise UsageError in a trio task, because a blocking function would stop all tasks."""
     if trio.lowlevel.in_trio_task():
         raise UsageError(f"{function}() blocks: in a trio task use await {alternative}()")
 
@@ -179,7 +179,7 @@ class BlockingServers:
         self._server = server
         self.discovery: Discovery | None = server if isinstance(server, Discovery) else None
         self.errors: Any = import_redis()[0].exceptions
-        # Sockets accept no longer timeout than about 24 days.
+        # The longest timeout that sockets accept is about 24 days.
         self._timeout = None if timeout is None or timeout > MAX_SOCKET_TIMEOUT else timeout
         self.connect: Callable[[Any], Any] = functools.lru_cache(maxsize=16)(self._connect)
 
@@ -209,7 +209,7 @@ class BlockingServers:
         )
 
     def is_temporary(self, error: Exception) -> bool:
-        """Whether another server may accept what one has refused with an error."""
+        """Whether another server may accept a message that one server refused with this error."""
         errors = self.errors
         is_moving = isinstance(
             error, errors.AskError | errors.TryAgainError | errors.ClusterDownError
@@ -222,8 +222,8 @@ class BlockingServers:
         """Return the address of the master; ask for it unless it is known.
 
         Raises:
-            BrokerError: no sentinel knows it.
-            redis.ConnectionError: the same, but some could not be reached.
+            BrokerError: no server knows it.
+            redis.ConnectionError: no server knows it, and some could not be reached.
         """
         if isinstance(self._server, RedisAddress):
             return self._server
@@ -239,7 +239,7 @@ class BlockingServers:
         try:
             return self._ask(self.discovery) == server
         except (BrokerError, self.errors.RedisError):
-            return True  # without a sentinel, no hub finds another one either
+            return True  # if no server answers, hubs cannot find another master either
 
     def forget_master(self) -> None:
         if self.discovery is not None:

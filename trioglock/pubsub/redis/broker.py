@@ -33,9 +33,9 @@ class RedisBroker(Broker):
     """A broker that uses a Redis server's PUBLISH and SUBSCRIBE, and its streams for a history.
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
-    ``trioglock/news`` or, with a history, ``{trioglock}/news``. A process subscribes to both names
-    of the channels that have subscribers in it: as in sock-drawer, any program that can PUBLISH can
-    send messages to the hub.
+    ``trioglock/news`` or, with a history, ``{trioglock}/news``. For each channel with subscribers,
+    a process subscribes to both names, so any program that can PUBLISH can send messages to the
+    hub, as in sock-drawer.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
@@ -49,10 +49,10 @@ class RedisBroker(Broker):
             leads to the master. With Redis Sentinel,
             ``redis+sentinel://[[user]:password@]host[:port][,host[:port]...]/name[/db]``: the hosts
             are those of sentinels, the name is that of the master, and the credentials are those
-            for the master. Credentials for the sentinels:
+            for the master. Credentials for the sentinels follow as
             ``?sentinel_password=...&sentinel_username=...``. With Redis Cluster,
             ``redis+cluster://[[user]:password@]host[:port][,host[:port]...]``, with one or more of
-            the nodes. ``rediss+sentinel://`` and ``rediss+cluster://`` for TLS to all servers.
+            the nodes. ``rediss+sentinel://`` and ``rediss+cluster://`` use TLS to all servers.
         history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history,
             and topics of :mod:`trioglock.channels` have their own. Other programs publish with

@@ -56,7 +56,7 @@ _NOT_OWNER = ("MOVED ", "CLUSTERDOWN")
 
 _MIGRATING = "ASK "
 """Error code of a node from which the slot of the hub is being moved, key by key. All keys of a hub
-must be on one node, so it waits until the move is over."""
+must be on one node, so the hub waits until the move is complete."""
 
 _CLUSTER = ("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN")
 

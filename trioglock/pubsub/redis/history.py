@@ -104,7 +104,7 @@ class RedisHistory(MessageHistory):
         found = sorted(one for one in found if one[0] <= end)[:count]
         if len(found) == count:
             end = found[-1][0]
-        # What was lost when the keys were born is missing before the first message after that.
+        # Messages may have been lost when the history began, so there is a gap at that position.
         is_reborn = position < born <= end
         missed = MissedMessages(
             tuple(message for _, message in found),

@@ -52,7 +52,7 @@ class Interest:
         self._wanted: dict[Key, None] = {BROADCASTS: None}
         self._added: dict[Key, None] = {}  # to be subscribed with the next batch
         self._removed: dict[Key, None] = {}  # to be unsubscribed with the next batch
-        self._alone: set[Key] = set()  # refused in a command with others: need their own command
+        self._alone: set[Key] = set()  # refused in a command with others, so sent alone
         self._wide: set[Key] = set()  # patterns for which only a wider pattern is permitted
         self._sent: set[Key] = set()
         self._batch: list[Key] = []

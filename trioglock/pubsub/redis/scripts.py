@@ -82,8 +82,9 @@ redis.call('PUBLISH', KEYS[3], id .. ' ' .. born .. ' ' .. ARGV[2])
 return id
 """
 """Adds a message to the history of its channel and sends it to the hubs, with an id that is greater
-than that of every earlier message of any channel. By the id with which the history began, a hub
-detects that it is still connected to an earlier master, which relays the message."""
+than that of every earlier message of any channel. It also sends the id with which the history
+began: a hub that knows another id is still connected to an earlier master, which relayed the
+message."""
 
 
 class HubKeys:

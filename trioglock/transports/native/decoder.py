@@ -354,7 +354,7 @@ class Decoder:
 
 
 class ReportingDecoder:
-    """A decoder that returns an empty run for bytes that complete no event."""
+    """A decoder that returns an empty run when bytes complete no event."""
 
     __slots__ = ("_decoder",)
 
