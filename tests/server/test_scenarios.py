@@ -109,7 +109,9 @@ async def test_15_a_silent_client_is_dropped_and_its_receiver_woken(
     assert [error.code for error in errors] == [1006]
 
 
-async def test_the_server_ends_the_stream_after_the_closing_handshake() -> None:
+async def test_the_server_ends_the_stream_after_the_closing_handshake(
+    autojump_clock: object,
+) -> None:
     """Immediately, whichever side began: clients wait for it (RFC 6455, section 7.1.1)."""
     held = Held()
     async with serving(held, shutdown_timeout=0.1) as site:
