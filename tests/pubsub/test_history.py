@@ -586,6 +586,44 @@ async def test_messages_that_redis_has_not_removed_yet_are_not_delivered(redis: 
 
 
 @pytest.mark.redis
+async def test_a_pattern_whose_messages_have_all_expired_is_a_gap(redis: RealRedis) -> None:
+    """Redis then knows the channel no longer. The newest message of the hub is never missing."""
+    async with opened(redis.broker(history=10, history_seconds=60)) as hub:
+        now, _ = parse_id(hub.history.last)
+        redis.send_plainly(f"HSET {{trioglock}} born 1-0 last {now}-1 kept 60000")
+        complete = [
+            (await hub.history.after(after, ChannelFilter("x*"), 10)).complete
+            for after in (f"{now - 100_000}-0", f"{now - 30_000}-0")
+        ]
+        assert complete == [False, True]
+        redis.send_plainly(f"HSET {{trioglock}} last {now - 100_000}-1")
+        assert (await hub.history.after(f"{now - 100_000}-1", ChannelFilter("x*"), 10)).complete
+
+
+@pytest.mark.redis
+async def test_an_outage_of_an_idle_hub_is_no_gap(redis: RealRedis) -> None:
+    """The last message is older than history_seconds, but the connection was lost only now."""
+    broker = redis.broker(history=10, history_seconds=60)
+    async with opened(broker) as hub:
+        now, _ = parse_id(hub.history.last)
+    old = f"{now - 100_000}-1"
+    redis.send_plainly(f"HSET {{trioglock}} born 1-0 last {old} kept 60000")
+    async with opened(broker) as hub:
+        assert hub.history.last == old
+        subscription = hub.subscribe("x", gaps=True)
+        await subscription.ready()
+        redis.send_plainly(
+            "MULTI",
+            "CLIENT KILL TYPE pubsub",
+            f"XADD {{trioglock}}/x {now}-7 data missed",
+            f"HSET {{trioglock}} last {now}-7",
+            f"ZADD {{trioglock}}:channels {now} x",
+            "EXEC",
+        )
+        assert await read(subscription, 1) == ["missed"]
+
+
+@pytest.mark.redis
 async def test_a_message_need_not_wait_for_all_that_read_the_history(redis: RealRedis) -> None:
     async with opened(redis.broker(history=10)) as hub, trio.open_nursery() as nursery:
         done = list[None]()

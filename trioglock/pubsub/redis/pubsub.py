@@ -82,6 +82,8 @@ class PubSubReceiver(ReconnectingConnection):
         self._plain_prefix = keys.plain_prefix.encode()
         self._prefix = keys.prefix.encode()
         self._last_alive = 0.0
+        self._asked_at = 0.0  # when the current batch was sent
+        self._complete_at = 0.0  # all messages published before this time have arrived
         self._skip_until: Position | None = None  # the end of what was read from the history
         self._born = b""  # the id with which the history began
         self._has_plain = False  # messages have arrived that the history should contain
@@ -169,6 +171,7 @@ class PubSubReceiver(ReconnectingConnection):
         self.mark_up()
         self.subscribed.set()
         self._last_alive = trio.current_time()
+        self._complete_at = self._asked_at
         await self._deliver_all(self._parse(early))
         failure: Exception = RedisDisconnected("the connection to Redis broke")
         async with trio.open_nursery() as nursery:
@@ -210,6 +213,7 @@ class PubSubReceiver(ReconnectingConnection):
             scope.cancel()
 
     def _pack_batch(self, connection: RedisConnection) -> bytes:
+        self._asked_at = trio.current_time()
         commands: list[Sequence[str]] = [*self._interest.next_batch()]
         if self._history is not None:
             # ROLE, because the ids on a replica are those of another server.
@@ -256,6 +260,7 @@ class PubSubReceiver(ReconnectingConnection):
             if born != self._born:
                 raise RedisDisconnected(BEGAN_AGAIN)
             # All messages up to this id have arrived, on all channels that are subscribed to.
+            self._complete_at = self._asked_at
             if parse_id(last) > parse_id(self._history.last):
                 self._history.advance(last)
         self._confirmed.unpark_all()
@@ -280,7 +285,13 @@ class PubSubReceiver(ReconnectingConnection):
         page, channels = PageSize(), self._interest.filter()
         while missed.more:
             missed = await self._ask(
-                history.after(missed.last, channels, page.count, waits_for_partner=False)
+                history.after(
+                    missed.last,
+                    channels,
+                    page.count,
+                    waits_for_partner=False,
+                    complete_at=self._complete_at,
+                )
             )
             if missed.incomplete and EVERYONE not in missed.incomplete:
                 gaps += [Gap(seconds, missed.start, channel) for channel in missed.incomplete]
