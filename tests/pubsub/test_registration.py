@@ -118,7 +118,7 @@ async def test_clients_are_refused_at_once_during_an_outage(autojump_clock: Mock
 
 
 async def test_clients_that_wait_for_the_broker_keep_nobody_out(autojump_clock: MockClock) -> None:
-    async with slow_site() as (broker, hub, listener):
+    async with slow_site() as (_, hub, listener):
         for _ in range(200):
             stream = await listener.open_stream()
             await stream.send_all(request("/news"))

@@ -60,6 +60,8 @@ MAX_BATCH = 16
 MIN_RATE = 2**16
 """Bytes per second at which a client has to receive a long response."""
 
+SERVER_ERROR = "internal server error\n"
+
 _logger = logging.getLogger("trioglock.server")
 
 
@@ -307,7 +309,8 @@ class HandshakeHandler:
         except Refusal:
             raise
         except Exception:
-            return _server_error(handshake)
+            _logger.exception("%s: the opening handshake failed", handshake.name)
+            return Response(500, SERVER_ERROR)
 
     async def _process(self, request: Request) -> Response | None:
         if self._options.process_request is None:
@@ -331,7 +334,8 @@ class HandshakeHandler:
         try:
             admitted = await target._admit(upgrade.received.request)  # noqa: SLF001
         except Exception:
-            return _server_error(handshake)
+            _logger.exception("%s: the opening handshake failed", handshake.name)
+            return Response(500, SERVER_ERROR)
         if isinstance(admitted, Response):
             return admitted
         return replace(upgrade, handshake=replace(upgrade.handshake, admitted=admitted))
@@ -377,12 +381,6 @@ class HandshakeHandler:
             group: as returned by :meth:`run`.
         """
         self._open.remove(group)
-
-
-def _server_error(handshake: PendingHandshake) -> Response:
-    """Log the exception that is being handled."""
-    _logger.exception("%s: the opening handshake failed", handshake.name)
-    return Response(500, "internal server error\n")
 
 
 async def _start_tls(stream: TLSSocketIO | trio.SSLStream[trio.abc.Stream]) -> None:

@@ -83,7 +83,9 @@ class RedisHistory(MessageHistory):
         ]
         names = list(channels.names())
         if channels.channel is not None:
-            (*ids, longest), time, *replies = await ask([*head, *self._reads(names, position, count)])
+            (*ids, longest), time, *replies = await ask(
+                [*head, *self._reads(names, position, count)]
+            )
         else:
             since = max(0, position[0] - CLOCK_LEAD - INDEX_LAG)
             index = ("ZRANGEBYSCORE", self._keys.index, since, "+inf")
@@ -95,17 +97,11 @@ class RedisHistory(MessageHistory):
         last, born = (parse_id(one.decode()) for one in ids)
         if position > last:
             return MissedMessages((), complete=False, last=format_id(last))
-        known = position  # nothing was published on the channels between it and the position
-        if complete_at is not None:
-            known = max(position, _oldest_kept(time, trio.current_time() - complete_at))
-
-        def is_expired(oldest_kept: Position) -> bool:
-            return position != last and known < oldest_kept
-
+        known = _known_position(position, last, time, complete_at)
         # The index does not contain the channels whose messages have all expired.
         kept_for = int(longest or 0) / 1000
         is_forgotten = (
-            channels.channel is None and kept_for > 0 and is_expired(_oldest_kept(time, kept_for))
+            channels.channel is None and kept_for > 0 and known < _oldest_kept(time, kept_for)
         )
         found, end = list[tuple[Position, Message]](), last
         incomplete = list[str]()
@@ -124,7 +120,7 @@ class RedisHistory(MessageHistory):
             if not oldest or parse_id(oldest[0][0].decode()) > position:
                 if length > limit:  # the oldest one is not part of the history
                     kept = [one for one in kept if one is not messages[0]]
-                is_incomplete = is_incomplete or length > limit or is_expired(oldest_kept)
+                is_incomplete = is_incomplete or length > limit or known < oldest_kept
             if is_incomplete:
                 incomplete.append(name)
             found += kept
@@ -196,6 +192,24 @@ CLOCK_LEAD = 60_000
 
 INDEX_LAG = 1000
 """Milliseconds by which the index may be behind the latest message of a channel."""
+
+
+def _known_position(
+    position: Position, last: Position, time: Any, complete_at: float | None
+) -> Position:
+    """Return the position up to which no message is missing.
+
+    Args:
+        position: the position of the subscriber.
+        last: the newest id.
+        time: the reply to TIME.
+        complete_at: as for :meth:`RedisHistory.after`.
+    """
+    if position == last:
+        return GREATEST
+    if complete_at is None:
+        return position
+    return max(position, _oldest_kept(time, trio.current_time() - complete_at))
 
 
 def _oldest_kept(time: Any, seconds: float | None) -> Position:

@@ -99,7 +99,7 @@ class CommandPipeline(ReconnectingConnection):
         """Let requests fail from now on, because nothing sends them."""
         self._is_closed = True
 
-    async def request(self, *command: Argument, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - see _send_all
+    async def request(self, *command: Argument, timeout: float | None = None) -> Any:
         """Send a command and return its reply; see :meth:`_send_all`."""
         [reply] = await self._send_all([command], self._limit, timeout=timeout)
         return reply
@@ -109,7 +109,7 @@ class CommandPipeline(ReconnectingConnection):
         script: str,
         keys: Sequence[Argument],
         arguments: Sequence[Argument],
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Any:
         """Run a script by its hash, which is shorter; send the script if Redis does not know it."""
         numbered = (len(keys), *keys, *arguments)
@@ -134,7 +134,7 @@ class CommandPipeline(ReconnectingConnection):
         commands: Sequence[Sequence[Argument]],
         limit: trio.Semaphore,
         waits_for_partner: bool = True,
-        timeout: float | None = None,  # noqa: ASYNC109 - it does not count pauses of the program
+        timeout: float | None = None,
     ) -> list[Any]:
         """Send commands and return their replies; if the connection is lost, send them again.
 

@@ -55,7 +55,9 @@ class RedisSession(BrokerSession):
             timeout = max(0.0, timeout - (trio.current_time() - began))
         retention = self.find_retention(channel)
         if retention is None:
-            await self._commands.request("PUBLISH", self._keys.plain(channel), data, timeout=timeout)
+            await self._commands.request(
+                "PUBLISH", self._keys.plain(channel), data, timeout=timeout
+            )
             return
         names, arguments = publish_arguments(self._keys, channel, data, *retention)
         await self._commands.run_script(PUBLISH, names, arguments, timeout=timeout)
