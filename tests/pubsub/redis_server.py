@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,11 @@ class RealRedis:
         self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the server and wait until it listens."""
+        """Start the server and wait until it responds.
+
+        Raises:
+            ChildProcessError: it has ended, for example because its port has been taken.
+        """
         self._process = subprocess.Popen(  # noqa: S603
             self._command, stdout=subprocess.DEVNULL, cwd=self._folder.name
         )
@@ -73,14 +77,15 @@ class RealRedis:
         deadline = time.monotonic() + SECONDS
         while True:
             # Repeated connecting would otherwise end in a connection of a free port with itself.
-            assert self._process.poll() is None, "redis-server has ended"
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                assert time.monotonic() < deadline, "redis-server does not start"
-                time.sleep(0.005)
-            else:
-                return
+            if self._process.poll() is not None:
+                raise ChildProcessError("redis-server has ended")
+            # A node of a cluster can be connected to before it opens its second port, or fails to.
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as plain:
+                plain.sendall(b"PING\r\n")
+                if plain.recv(1) in {b"+", b"-"}:
+                    return
+            assert time.monotonic() < deadline, "redis-server does not start"
+            time.sleep(0.005)
 
     def kill(self) -> None:
         """Kill the server."""
@@ -158,10 +163,17 @@ class RealRedis:
 @contextmanager
 def real_redis(*options: str, configuration: Path | None = None) -> Iterator[RealRedis]:
     """Run a server for the duration of a block."""
-    redis = RealRedis(*options, configuration=configuration)
-    try:
-        redis.start()
-        yield redis
-    finally:
-        redis.kill()
-        redis.remove_files()
+    for is_last in (False, False, False, True):
+        redis = RealRedis(*options, configuration=configuration)
+        try:
+            try:
+                redis.start()
+            except ChildProcessError:
+                if is_last:
+                    raise
+                continue  # on another port
+            yield redis
+            return
+        finally:
+            redis.kill()
+            redis.remove_files()
