@@ -28,6 +28,10 @@ MAX_BATCHES = 3
 """Maximum number of batches until a key is confirmed or refused: in a command with others, in one
 of its own, and with a wider pattern."""
 
+MAX_LOGGED = 100
+"""Maximum number of refused subscriptions in the log per connection, because clients choose the
+channels."""
+
 Key: TypeAlias = tuple[bool, str]
 """A channel or pattern of the hub: whether it is a pattern, and its text."""
 
@@ -61,6 +65,7 @@ class Interest:
         self._removed: dict[Key, None] = {}  # to be unsubscribed with the next batch
         self._alone: set[Key] = set()  # each is sent in a command of its own
         self._wide: set[Key] = set()  # patterns for which only a wider pattern is permitted
+        self._logged: set[Key] = set()  # refused subscriptions that have been logged
         self._sent: set[Key] = set()
         self._batch: list[Key] = []
         self._confirmed: set[Key] = set()
@@ -74,7 +79,7 @@ class Interest:
         self.waits = False
         self.errors.clear()
         self._added, self._removed = dict(self._wanted), {}
-        for state in (self._alone, self._wide, self._sent, self._confirmed):
+        for state in (self._alone, self._wide, self._logged, self._sent, self._confirmed):
             state.clear()
         # A refusal would concern the whole command, and without broadcasts the hub is down.
         self._alone.add(BROADCASTS)
@@ -222,11 +227,17 @@ class Interest:
         else:
             self.errors[key] = error
             self._wide.discard(key)
-            if key != BROADCASTS:  # without these, the connection fails, which is logged
-                kind = "pattern" if key[0] else "channel"
-                _logger.warning("Redis refused to subscribe to the %s %r: %s", kind, key[1], error)
+            self._log_refused(key, error)
             return
         self._added[key] = None
+
+    def _log_refused(self, key: Key, error: Exception) -> None:
+        if key == BROADCASTS:  # without these, the connection fails, which is logged
+            return
+        if key not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(key)
+            kind = "pattern" if key[0] else "channel"
+            _logger.warning("Redis refused to subscribe to the %s %r: %s", kind, key[1], error)
 
     # Messages.
 
