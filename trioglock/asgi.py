@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias, TypedDict, Unpack
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import trio
 
@@ -117,6 +117,7 @@ class WebSocketApp:
         self.registry: ConnectionRegistry = ConnectionRegistry()
         """The open connections; :meth:`ConnectionRegistry.broadcast` sends to all of them."""
         self._routes = Routes(target, flow, self._upgrades)
+        self._measure: Callable[[str | bytes], int] = len if flow.byte_rate is None else _size
         self._runner = ConnectionRunner(flow, self.registry, trace=trace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,7 +157,8 @@ class WebSocketApp:
             return
         if route.upgrades.select_subprotocol is not None:
             subprotocol = route.upgrades.select_subprotocol(request, offered)
-        link = _ASGILink(_handshake(scope, request, subprotocol, admitted), receive, send)
+        handshake = _handshake(scope, request, subprotocol, admitted)
+        link = _ASGILink(handshake, receive, send, measure=self._measure)
         async with open_scope() as nursery:
             await self._runner.run(link, route, nursery)
 
@@ -180,11 +182,9 @@ class WebSocketApp:
     def _find_route(self, scope: Scope) -> tuple[Request, Route | None]:
         request = _request(scope)
         # The application may be mounted below a path.
-        root = quote(scope.get("root_path", ""))
-        if not request.path.startswith(f"{root}/"):
-            root = ""
+        root = _mount_point(request.path, scope.get("root_path", ""))
         route = self._routes.find(request.path.removeprefix(root))
-        if route is not None and route.prefix != "/":
+        if route is not None and route.is_wildcard:
             request = replace(request, prefix=root + route.prefix)
         return request, route
 
@@ -206,6 +206,14 @@ class WebSocketApp:
             else one == origin
             for one in allowed
         )
+
+
+def _mount_point(path: str, root: str) -> str:
+    """Return the part of a percent-encoded path that is the decoded ``root``, "" if none is."""
+    wanted, segments = root.rstrip("/").split("/"), path.split("/")
+    if len(segments) <= len(wanted) or [*map(unquote, segments[: len(wanted)])] != wanted:
+        return ""
+    return "/".join(segments[: len(wanted)])
 
 
 def _headers(scope: Scope) -> Headers:
@@ -254,6 +262,11 @@ def _server_address(server: Sequence[Any] | None) -> str:
     return f"[{server[0]}]:{server[1]}" if ":" in server[0] else f"{server[0]}:{server[1]}"
 
 
+def _size(message: str | bytes) -> int:
+    """Return the number of bytes; a str is sent as UTF-8."""
+    return len(message.encode(errors="replace") if isinstance(message, str) else message)
+
+
 async def _answer_lifespan(receive: Receive, send: Send) -> None:
     while True:
         event = (await receive())["type"]
@@ -267,12 +280,20 @@ class _ASGILink(Link):
 
     takes_prepared: bool = True
 
-    def __init__(self, handshake: Handshake, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        handshake: Handshake,
+        receive: Receive,
+        send: Send,
+        *,
+        measure: Callable[[str | bytes], int],
+    ) -> None:
         self.handshake: Handshake = handshake
         self.bytes_received: int = 0
         self.bytes_sent: int = 0
         self._receive = receive
         self._send = send
+        self._measure = measure
         self._ended = False
         self._confirmed: Close | None = None
         self._waiting = trio.CancelScope()
@@ -300,7 +321,7 @@ class _ASGILink(Link):
         if event["type"] == "websocket.receive":
             text, data = event.get("text"), event.get("bytes")
             message: str | bytes = text if text is not None else bytes(data or b"")
-            self.bytes_received += len(message) + 2
+            self.bytes_received += self._measure(message) + 2
             return [[message]]
         self._ended = True
         code = event.get("code")

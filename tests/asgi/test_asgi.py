@@ -242,6 +242,26 @@ async def test_paths_below_a_mount() -> None:
                 pass
 
 
+async def test_the_pattern_of_all_paths_leaves_out_the_mount() -> None:
+    """Unlike a single target, whose paths include it."""
+    hub = Hub()
+    app = Starlette(
+        routes=[
+            Mount("/live", WebSocketApp({"/*": hub.socket})),
+            Mount("/", WebSocketApp(hub.socket)),
+        ]
+    )
+    async with (
+        hub,
+        running(app) as where,
+        connect(f"ws://{where}/live/news") as one,
+        connect(f"ws://{where}/all/news") as other,
+    ):
+        await hub.publish("new", channel="news")
+        await hub.publish("all", channel="all/news")
+        assert (await one.receive(), await other.receive()) == ("new", "all")
+
+
 # Without a network: a server with unusual events.
 
 
@@ -301,6 +321,58 @@ async def test_the_request_of_a_connection(autojump_clock: MockClock) -> None:
     server.scope |= {"query_string": b"a=1", "client": ("192.0.2.1", 5000), "scheme": "wss"}
     await server.run(WebSocketApp(handler))
     assert seen == ["/%C3%BC", "a=1", "example.org", "192.0.2.1:5000", True, {}]
+
+
+@pytest.mark.parametrize(
+    ("root", "raw"),
+    [
+        ("/app", b"/app/live/x"),
+        ("/app/", b"/app/live/x"),
+        ("/app", b"/%61pp/live/x"),
+        ("/@app", b"/@app/live/x"),
+        ("/a:b", b"/a:b/live/x"),
+        ("/é", b"/%c3%a9/live/x"),
+        ("/a/b", b"/a/b/live/x"),
+        ("/app", b"/live/x"),  # of a server that leaves out the root
+        ("", b"/live/x"),
+    ],
+)
+async def test_the_mount_may_be_encoded_in_any_way(
+    root: str, raw: bytes, autojump_clock: MockClock
+) -> None:
+    rests: list[str | None] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        assert conn.http_request is not None
+        rests.append(conn.http_request.subpath)
+
+    await Server(root_path=root, raw_path=raw).run(WebSocketApp({"/live/*": handler}))
+    assert rests == ["x"]
+
+
+async def test_paths_beside_the_mount_are_not_below_it(autojump_clock: MockClock) -> None:
+    async def handler(conn: Connection[None]) -> None: ...
+
+    for raw in (b"/application/x", b"/app", b"/App/x"):
+        server = Server(root_path="/app", raw_path=raw)
+        await server.run(WebSocketApp({"/x": handler}))
+        assert server.sent == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_the_bytes_of_text_are_limited(autojump_clock: MockClock) -> None:
+    """As UTF-8."""
+    times: list[float] = []
+
+    async def handler(conn: Connection[None]) -> None:
+        async for _ in conn:
+            times.append(trio.current_time())  # noqa: PERF401 - a list would not show when
+
+    server = Server()
+    for _ in range(2):
+        server.post.send_nowait({"type": "websocket.receive", "text": "😀" * 1000})
+    server.post.send_nowait({"type": "websocket.disconnect", "code": 1000})
+    await server.run(WebSocketApp(handler, byte_rate=Rate(1000, per=1)))
+    assert times == pytest.approx([times[0], times[0] + 3], abs=0.1)
 
 
 async def test_messages_are_limited(autojump_clock: MockClock) -> None:

@@ -85,6 +85,12 @@ def test_files(target: str | None, directory: Path) -> None:
                 assert conn.recv(5) == "hello"
 
 
+async def test_a_directory_called_index_html_is_not_found(directory: Path) -> None:
+    (directory / "odd" / "index.html").mkdir(parents=True)
+    async with files_served(directory) as site:
+        assert (await site.ask(plain_request("/odd/"))).status == 404
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -26,6 +26,13 @@ class SendAnswer(Socket):
 """
 
 
+def replace(file: Path, text: str) -> None:
+    """Change a file in one step, so that nobody reads a part of it."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
 @pytest.mark.slow
 async def test_a_server_starts_again_when_a_file_changes(tmp_path: Path) -> None:
     """Also after a syntax error, with which nothing is served. SIGTERM ends it with 0."""
@@ -44,16 +51,16 @@ async def test_a_server_starts_again_when_a_file_changes(tmp_path: Path) -> None
         assert await process.line() == f"serving on 127.0.0.1:{port}"
         async with connect(f"ws://127.0.0.1:{port}/") as conn:
             assert await conn.receive() == "1"
-            answer.write_text("ANSWER = '2'\n")
+            replace(answer, "ANSWER = '2'\n")
             await conn.wait_closed()
         assert await process.line() == f"{answer} has changed"
         assert await process.line() == f"serving on 127.0.0.1:{port}"
         assert await ask() == "2"
-        answer.write_text("ANSWER = \n")
+        replace(answer, "ANSWER = \n")
         await process.read_errors(b"waiting for a change\n")
         with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", int(port))
-        answer.write_text("ANSWER = '3'\n")
+        replace(answer, "ANSWER = '3'\n")
         for _ in range(2):
             assert await process.line() == f"{answer} has changed"
         assert await process.line() == f"serving on 127.0.0.1:{port}"

@@ -11,10 +11,10 @@ from typing import Any, Unpack
 
 import pytest
 import trio
-import trio.testing
 
 from tests.server.helpers import Echo, RawClient, logged, plain_request, request
-from trioglock import Request, Response, ServeOptions, serve
+from trioglock import Request, Response, ServeOptions, Server, serve
+from trioglock.server.limits import PendingHandshake
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has many loopback addresses"
@@ -24,8 +24,19 @@ pytestmark = pytest.mark.skipif(
 class Site:
     """A server on 127.0.0.1 whose clients have any loopback address."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, server: Server) -> None:
+        assert server.port is not None
+        self.port = server.port
+        self._server = server
+
+    async def accepted(self, address: str = "127.0.0.1", data: bytes = b"") -> RawClient:
+        """A client that the server has accepted, and whose opening handshake is in progress."""
+        client = await self.raw(address, data)
+        assert isinstance(client.stream, trio.SocketStream)
+        host, port = client.stream.socket.getsockname()
+        while f"{host}:{port}" not in [handshake.name for handshake in pending(self._server)]:
+            await trio.sleep(0.001)
+        return client
 
     async def raw(self, address: str = "127.0.0.1", data: bytes = b"") -> RawClient:
         stream = await trio.open_tcp_stream("127.0.0.1", self.port, local_address=address)
@@ -44,8 +55,12 @@ class Site:
 async def serving(**options: Unpack[ServeOptions]) -> AsyncIterator[Site]:
     with trio.fail_after(30):
         async with serve(Echo, "127.0.0.1", 0, **options) as server:
-            assert server.port is not None
-            yield Site(server.port)
+            yield Site(server)
+
+
+def pending(server: Server) -> list[PendingHandshake]:
+    """The opening handshakes in progress."""
+    return list(server._handshakes._handshakes)
 
 
 async def close_all(clients: Sequence[RawClient]) -> None:
@@ -95,12 +110,8 @@ async def test_an_address_with_too_many_handshakes_loses_its_oldest(
     """An older handshake of another address is kept."""
     caplog.set_level("INFO")
     async with serving(max_handshakes_per_address=2) as site:
-        other = await site.raw("127.0.0.2", request()[:40])
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        clients = []
-        for _ in range(4):
-            clients.append(await site.raw())
-            await trio.testing.wait_all_tasks_blocked(0.01)
+        other = await site.accepted("127.0.0.2", request()[:40])
+        clients = [await site.accepted() for _ in range(4)]
         assert [await client.everything() for client in clients[:2]] == [b"", b""]
         await other.send(request()[40:])
         await clients[2].send(request())
@@ -117,10 +128,8 @@ async def test_too_many_handshakes_drop_one_of_the_address_that_has_the_most(
 ) -> None:
     caplog.set_level("INFO")
     async with serving(max_handshakes=4) as site:
-        clients = []
-        for address in ("127.0.0.2", *["127.0.0.1"] * 3, "127.0.0.3", "127.0.0.4"):
-            clients.append(await site.raw(address))
-            await trio.testing.wait_all_tasks_blocked(0.01)
+        addresses = ("127.0.0.2", *["127.0.0.1"] * 3, "127.0.0.3", "127.0.0.4")
+        clients = [await site.accepted(address) for address in addresses]
         assert [await client.everything() for client in clients[1:3]] == [b"", b""]
         for client in (clients[0], *clients[3:]):
             await client.send(request())
@@ -133,9 +142,10 @@ async def test_unix_sockets_have_no_address_to_limit(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     options: Any = {"max_connections_per_address": 1, "max_handshakes_per_address": 1}
     with trio.fail_after(30):
-        async with serve(Echo, unix_path=os.fspath(path), **options):
+        async with serve(Echo, unix_path=os.fspath(path), **options) as server:
             clients = [RawClient(await trio.open_unix_socket(path)) for _ in range(5)]
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            while len(pending(server)) < len(clients):
+                await trio.sleep(0.001)
             for client in clients:
                 await client.send(request())
                 assert (await client.head()).startswith(b"HTTP/1.1 101 ")

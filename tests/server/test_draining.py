@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -353,12 +354,13 @@ async def test_the_clients_of_another_library() -> None:
         with library_connect(f"ws://127.0.0.1:{port}/", proxy=None) as client:
             try:
                 client.send("hello")
-                assert client.recv(10) == "hello"
+                assert client.recv(30) == "hello"
                 opened.release()
                 while True:
                     was_closed = first_closed.is_set()
                     client.send("more")
-                    client.recv(10)
+                    client.recv(30)
+                    time.sleep(0.05)
                     works = works or was_closed
             except LibraryConnectionClosed as closed:
                 first_closed.set()
@@ -366,7 +368,7 @@ async def test_the_clients_of_another_library() -> None:
 
     opened = threading.Semaphore(0)
     with trio.fail_after(60), ThreadPoolExecutor(number) as pool:
-        async with serve(Echo, "127.0.0.1", 0, drain=1) as server:
+        async with serve(Echo, "127.0.0.1", 0, drain=5) as server:
             assert server.port is not None
             runs = [pool.submit(run, server.port, opened) for _ in range(number)]
             for _ in range(number):

@@ -58,6 +58,14 @@ def forwarded(value: str) -> tuple[str, str]:
         # RFC 7239, section 4.
         (forwarded('For="[2001:db8:cafe::17]:4711"'), "[2001:db8:cafe::17]:4711"),
         (forwarded("for=192.0.2.60;proto=http;by=203.0.113.43"), "192.0.2.60"),
+        (forwarded('for="192.0.2.43:_abc"'), "192.0.2.43"),
+        (forwarded('for="[2001:db8::7]:_a.b-c"'), "[2001:db8::7]"),
+        # Empty pairs, and empty elements (RFC 9110, section 5.6.1.2).
+        (forwarded("for=192.0.2.60;"), "192.0.2.60"),
+        (forwarded(" ; ;for=192.0.2.60 ; ;proto=http"), "192.0.2.60"),
+        (forwarded("for=192.0.2.60, ,"), "192.0.2.60"),
+        (x_for("192.0.2.60,"), "192.0.2.60"),
+        (x_for("192.0.2.60, ,"), "192.0.2.60"),
     ],
 )
 def test_a_trusted_proxy_names_the_client(trusted: Any, header: tuple[str, str], peer: str) -> None:
@@ -100,7 +108,19 @@ def test_what_a_client_puts_before_the_entry_of_a_proxy_has_no_effect(
 
 
 @pytest.mark.parametrize(
-    "broken", ["unknown", "_hidden", "", "1.2.3", "1.2.3.4:99999", "[::1", "::1%lo", "\xb2.2.3.4"]
+    "broken",
+    [
+        "unknown",
+        "_hidden",
+        "_",
+        "1.2.3",
+        "1.2.3.4:_",
+        "1.2.3.4:_\xe9",
+        "1.2.3.4:99999",
+        "[::1",
+        "::1%lo",
+        "\xb2.2.3.4",
+    ],
 )
 def test_a_malformed_entry_leaves_the_last_address_that_a_trusted_proxy_has_named(
     broken: str,
@@ -123,6 +143,17 @@ def test_both_kinds_of_headers_are_ambiguous(caplog: pytest.LogCaptureFixture) -
     asked = apply(1, PROXY, x_for("203.0.113.7"), forwarded("for=1.2.3.4;proto=https"))
     assert (asked.peer, asked.secure) == (f"{PROXY}:1234", False)
     assert "neither is used" in logged(caplog)[0]
+
+
+@pytest.mark.parametrize("empty", ["", ",", " , "])
+def test_an_empty_header_counts_as_absent(empty: str) -> None:
+    assert apply(1, PROXY, x_for("203.0.113.7"), forwarded(empty)).peer == "203.0.113.7"
+    assert apply(1, PROXY, x_for(empty), forwarded("for=203.0.113.7")).peer == "203.0.113.7"
+
+
+def test_an_element_of_many_empty_pairs_takes_little_time() -> None:
+    """Backtracking would take longer than the universe has existed."""
+    assert apply(1, PROXY, forwarded(" \t; \t" * 1000 + "!")).peer == f"{PROXY}:1234"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +193,20 @@ def test_any_header_gives_some_address(headers: list[tuple[str, str]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [0, -1, True, 1.5, "10.0.0.1/8", "somewhere", [], ["10.0.0.0/8", 3], b"10.0.0.0/8", "*"]
+    "bad",
+    [
+        0,
+        -1,
+        True,
+        1.5,
+        "10.0.0.1/8",
+        "somewhere",
+        [],
+        ["10.0.0.0/8", 3],
+        b"10.0.0.0/8",
+        "*",
+        "::ffff:10.0.0.0/104",
+    ],
 )
 def test_other_values_are_invalid(bad: Any) -> None:
     async def handler(conn: Connection) -> None: ...

@@ -197,19 +197,23 @@ async def test_without_a_header_the_connection_is_dropped_and_logged_once(
 ) -> None:
     """One that comes too late, too."""
     caplog.set_level("INFO")
-    async with serving(open_timeout=0.1) as (port, peers):
-        for data in (request(), b"PROXY TCP9 \r\n", b"PROXY "):
+    for options, data in (
+        ({}, request()),
+        ({}, b"PROXY TCP9 \r\n"),
+        ({"open_timeout": 0.1}, b"PROXY "),
+    ):
+        async with serving(**options) as (port, peers):
             client = await raw(port, data)
             with pytest.raises((trio.BrokenResourceError, AssertionError)):
                 await client.head()
             await client.stream.aclose()
+        assert peers == []
     reasons = [line.partition(": ")[2] for line in logged(caplog)]
     assert reasons == [
         "dropped: no PROXY protocol header",
         "dropped: invalid PROXY protocol header: the line is malformed",
         "the opening handshake timed out",
     ]
-    assert peers == []
 
 
 async def test_a_header_from_another_network_is_an_invalid_request() -> None:
@@ -309,7 +313,9 @@ async def test_haproxy_names_its_clients_and_checks_the_server(
                         except OSError:  # it is still starting
                             await trio.sleep(0.05)
 
-                async with connect(f"ws://localhost:{listening}/", stream=open_stream) as conn:
+                async with connect(
+                    f"ws://localhost:{listening}/", stream=open_stream, open_timeout=None
+                ) as conn:
                     await conn.send("hello")
                     assert await conn.receive() == "hello"
         finally:

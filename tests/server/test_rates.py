@@ -16,6 +16,7 @@ from websockets.sync.client import connect as connect_library
 from tests.server.helpers import Echo, frame, logged, serving
 from trioglock import (
     Connection,
+    ConnectionClosedError,
     InvalidOption,
     ProtocolViolation,
     Rate,
@@ -163,6 +164,59 @@ async def test_the_end_of_the_server_does_not_wait_for_a_slow_bucket(
         site.server.close()
         await site.server.wait_closed()
         assert trio.current_time() - began == pytest.approx(3)
+        await client.stream.aclose()
+
+
+@pytest.mark.parametrize("closes_server", [True, False])
+async def test_a_client_that_is_slowed_down_confirms_a_close_at_once(
+    closes_server: bool, autojump_clock: object
+) -> None:
+    """Its Close frame is behind messages that exceed the rate."""
+    took: list[float] = []
+
+    async def handler(conn: Connection) -> None:
+        with suppress(ConnectionClosedError):
+            await trio.sleep(1)
+            began = trio.current_time()
+            if closes_server:
+                site.server.close()
+                await conn.wait_closed()
+            else:
+                await conn.aclose()
+            took.extend((trio.current_time() - began, conn.close_code or 0))
+
+    async with serving(handler, message_rate=Rate(5, per=60)) as site, site.dial() as client:
+        for number in range(8):
+            await client.send(str(number))
+        await client.wait_closed()
+    assert took == [0, 1001 if closes_server else 1000]
+
+
+async def test_messages_of_a_broken_connection_are_received_at_the_rate(
+    autojump_clock: object,
+) -> None:
+    """Also if a ping has failed meanwhile."""
+    recorder = Recorder()
+    rate = Rate(1, per=5)
+    async with serving(lambda: recorder, message_rate=rate, ping_interval=2) as site:
+        client = await site.upgraded()
+        await client.send(frame(TEXT, b"x") * 9)
+        await client.stream.aclose()
+        await trio.sleep(100)
+    assert len(recorder.times) == 9
+
+
+async def test_idle_time_does_not_fill_a_bucket_above_its_size(autojump_clock: object) -> None:
+    recorder = Recorder()
+    async with serving(lambda: recorder, byte_rate=Rate(1000, per=1), ping_interval=None) as site:
+        client = await site.upgraded()
+        await trio.sleep(60)
+        began = trio.current_time()
+        for _ in range(2):
+            await client.send(frame(BINARY, bytes(4000)))
+            await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(60)
+        assert [at - began for at in recorder.times] == pytest.approx([0, 3], abs=0.1)
         await client.stream.aclose()
 
 

@@ -20,6 +20,9 @@ __all__ = ["SourceWatcher", "restart"]
 POLL_INTERVAL = 0.5
 """Seconds between two checks of the files."""
 
+CLOCK_STEP = 20_000_000
+"""Nanoseconds by which the clock of modification times may be behind that of the program."""
+
 LIBRARIES = frozenset({"site-packages", "dist-packages"})
 """Names of the directories of installed packages (PEP 370, and Debian's Python policy)."""
 
@@ -38,7 +41,7 @@ class SourceWatcher:
     def __init__(self) -> None:
         self.changed: str | None = None
         """The file that has changed."""
-        self._created = time.time_ns()
+        self._created = time.time_ns() - CLOCK_STEP
         self._standard = tuple(
             os.path.join(sysconfig.get_path(name), "")  # noqa: PTH118 - compared as str
             for name in ("stdlib", "platstdlib")

@@ -119,7 +119,8 @@ class StaticFiles:
         names_directory = path.endswith("/") or not path
         if stat.S_ISDIR(status.st_mode):
             if names_directory:
-                return self._find(f"{path}index.html")
+                index = self._find(f"{path}index.html")
+                return None if index is None or stat.S_ISDIR(index[1].st_mode) else index
         elif names_directory or not stat.S_ISREG(status.st_mode):
             return None
         if not file.is_relative_to(root) or _is_hidden(file.relative_to(root).parts):

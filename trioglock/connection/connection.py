@@ -142,7 +142,8 @@ class Connection(Generic[StateT, MessageT_co]):
         # Tens of thousands of tasks may wait here, so every coroutine counts.
         if self._send_queue.message is not None:
             self._send_queue.message.reject_inside("send")
-        if self._session.emitter.emits_waits:
+        # The queue of a connection that has ended may still be full.
+        if self._session.emitter.emits_waits and not self._send_queue.closed:
             return self._wait_turn_reported()
         return self._send_queue.wait_turn()
 

@@ -238,6 +238,14 @@ class LinkTasks:
         if reconnects or not self._read_pause.paused:
             self._deadlines.limit_link()
 
+    def release_reader(self) -> None:
+        """Let the reader task continue despite the limits on rates: the link is closing.
+
+        A peer that is being closed because it has exceeded them remains limited.
+        """
+        if self._limiter is not None and self.end is None:
+            self._limiter.stop()
+
     # Reading.
 
     def _handle(self, events: list[Event]) -> bool:
@@ -353,6 +361,15 @@ class LinkTasks:
 
     # Limits.
 
+    @property
+    def _is_broken(self) -> bool:
+        return self.write_error is not None and not self.reconnects
+
+    def _lift_deadline(self) -> None:
+        """Report the end of a broken stream after the waiting messages have been received."""
+        if self._is_broken:
+            self._deadlines.lift_link()
+
     async def _feed_limited(self, handle: Callable[[list[Event]], bool]) -> bool:
         """Like :meth:`Link.feed`, but no faster than the limiter allows."""
         limiter, link = self._limiter, self._link
@@ -365,7 +382,7 @@ class LinkTasks:
 
         def receive(events: list[Event]) -> bool:
             nonlocal continues
-            limiter.receive(events, link.bytes_received)
+            limiter.receive(events, link.bytes_received, trio.current_time())
             continues = pass_on()
             return continues and limiter.delay(trio.current_time()) is None
 
@@ -384,11 +401,11 @@ class LinkTasks:
 
     async def _slow_down(self, limiter: RateLimiter, delay: float) -> None:
         """Pause reading, regardless of the space in queues."""
-        began = trio.current_time()
+        if not self._send_queue.closing:
+            self._lift_deadline()
         with self._read_pause, self._emitter.waiting("reader", "rate_limit"):
-            await trio.sleep(delay)
-        limiter.waited(began, trio.current_time())
-        if self.write_error is not None and not self.reconnects:
+            await limiter.wait(delay)
+        if self._is_broken:
             self._deadlines.limit_link()
 
     # Backpressure.
@@ -424,9 +441,7 @@ class LinkTasks:
             queue = "receive_queue"
         elif self._hooks_behind():
             queue = "mailbox"
-        # The end of a broken stream is reported after the waiting messages have been received.
-        if self.write_error is not None and not self.reconnects:
-            self._deadlines.lift_link()
+        self._lift_deadline()
         with self._read_pause, self._emitter.waiting("reader", queue):
             while self._must_wait():
                 if self._receive_queue.full:
@@ -437,7 +452,7 @@ class LinkTasks:
                     await full.wait_space()
                 else:
                     await self._send_queue.wait_space()
-        if self.write_error is not None and not self.reconnects:
+        if self._is_broken:
             self._deadlines.limit_link()
 
     async def _wait_received(self) -> None:

@@ -1,9 +1,11 @@
-"""Limits on the messages and bytes per second that a client sends, without I/O or a clock."""
+"""Limits on the messages and bytes per second that a client sends, without I/O."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+import trio
 
 from ..frames import Close, Event, Fragment, Violation
 from ..options import Rate
@@ -38,8 +40,9 @@ class _Bucket:
         self._updated = now
         return self._tokens
 
-    def take(self, count: int) -> None:
-        self._tokens -= count
+    def take(self, count: int, now: float) -> None:
+        # Time that has passed must not refill the bucket above its size.
+        self._tokens = self.tokens(now) - count
 
     def delay(self, wanted: int, now: float) -> float:
         """Return the seconds until there are ``wanted`` tokens."""
@@ -66,6 +69,7 @@ class RateLimiter:
         "_patience",
         "_resumed",
         "_slowed",
+        "_waiting",
     )
 
     def __init__(self, message_rate: Rate | None, byte_rate: Rate | None) -> None:
@@ -76,15 +80,16 @@ class RateLimiter:
         self._events: list[Event] = []  # held back
         self._slowed = 0.0  # seconds of waiting minus those between, at the end of the last wait
         self._resumed = -math.inf
+        self._waiting: trio.CancelScope | None = None
 
-    def receive(self, events: list[Event], bytes_received: int) -> None:
+    def receive(self, events: list[Event], bytes_received: int, now: float) -> None:
         """Add events, and count the new bytes.
 
         ``bytes_received`` is the number that the link has received in total.
         """
         self._events += events
         if self._bytes is not None:
-            self._bytes.take(bytes_received - self._bytes_seen)
+            self._bytes.take(bytes_received - self._bytes_seen, now)
             self._bytes_seen = bytes_received
 
     def take(self, now: float) -> list[Event]:
@@ -100,12 +105,12 @@ class RateLimiter:
             if cost > left:
                 if left and isinstance(event, list):
                     allowed.append(event[:left])
-                    bucket.take(left)
+                    bucket.take(left, now)
                     event = event[left:]  # noqa: PLW2901 - the rest
                 self._events = [event, *events[number + 1 :]]
                 break
             left -= cost
-            bucket.take(cost)
+            bucket.take(cost, now)
             if event != []:
                 allowed.append(event)
         return allowed
@@ -131,10 +136,21 @@ class RateLimiter:
     def _slowed_for(self, now: float) -> float:
         return max(0.0, self._slowed - (now - self._resumed))
 
-    def waited(self, began: float, now: float) -> None:
-        """Record that reading was paused from ``began`` until ``now``."""
+    async def wait(self, delay: float) -> None:
+        """Wait for ``delay`` seconds or until :meth:`stop`. Reading is paused meanwhile."""
+        began = trio.current_time()
+        with trio.CancelScope(deadline=began + delay) as self._waiting:
+            await trio.sleep_forever()
+        now = trio.current_time()
         self._slowed = self._slowed_for(began) + (now - began)
         self._resumed = now
+
+    def stop(self) -> None:
+        """Stop limiting the peer, and end the current wait."""
+        self._messages = self._bytes = None
+        self._patience = math.inf
+        if self._waiting is not None:
+            self._waiting.cancel()
 
 
 def _cost(event: Any) -> int:

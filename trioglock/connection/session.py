@@ -631,6 +631,8 @@ class Session(Generic[StateT]):
             self.subscriptions.start_closing()
         self.send_queue.release_senders()
         self.actor.release_reader()
+        if self._link_tasks is not None:
+            self._link_tasks.release_reader()
 
     def _close_written(self) -> None:
         if self.close_state.received is not None:

@@ -47,7 +47,7 @@ class ClientAddress(NamedTuple):
     name: str
     """The value of :attr:`Request.peer`: ``"127.0.0.1:80"``, a path, or ""."""
     ip: IPAddress | None = None
-    """None for Unix sockets and for streams that are not sockets."""
+    """None for sockets of other families and for streams that are not sockets."""
     is_unix: bool = False
     """Whether the client has connected to a Unix socket."""
 
@@ -70,7 +70,10 @@ def client_address(stream: trio.abc.Stream) -> ClientAddress:
     """Return the address of the peer of a stream."""
     name, text = peer_name(stream), describe_peer(stream)
     if isinstance(name, tuple):
-        return ClientAddress(text, _plain(ip_address(name[0])))
+        try:
+            return ClientAddress(text, _plain(ip_address(str(name[0]))))
+        except ValueError:
+            return ClientAddress(text)  # of another family, such as AF_VSOCK
     return ClientAddress(text, is_unix=name is not None)
 
 
@@ -98,6 +101,13 @@ def _plain(ip: IPAddress) -> IPAddress:
     return (ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else ip
 
 
+def _check_mapped(network: IPNetwork) -> IPNetwork:
+    """Refuse a network that no address is in, because IPv4-mapped addresses become IPv4."""
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+        raise ValueError(f"{network} contains IPv4 addresses, so it must be an IPv4 network")
+    return network
+
+
 def check_networks(name: str, networks: Networks, otherwise: str = "") -> tuple[IPNetwork, ...]:
     """Check the networks given for the option called ``name``.
 
@@ -110,7 +120,7 @@ def check_networks(name: str, networks: Networks, otherwise: str = "") -> tuple[
         try:
             if not isinstance(network, str | IPv4Network | IPv6Network):
                 raise ValueError(describe_value(network))
-            checked.append(ip_network(network))
+            checked.append(_check_mapped(ip_network(network)))
         except ValueError as error:
             raise InvalidOption(
                 f"{name} must be networks such as '10.0.0.0/8'{otherwise}; invalid: {error}"

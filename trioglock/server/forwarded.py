@@ -25,16 +25,18 @@ TrustedProxies: TypeAlias = int | Networks
 
 _SECURE = {"https": True, "wss": True, "http": False, "ws": False}
 
-# IPv4 or IPv6 in brackets, both with an optional port; or plain IPv6.
+# IPv4 or IPv6 in brackets, both with an optional port, which may be obfuscated
+# (RFC 7239, section 6); or plain IPv6.
 _match_node = re.compile(
-    r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?|([0-9A-Fa-f:.]+)"
+    r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::(?:([0-9]{1,5})|_[\w.-]+))?|([0-9A-Fa-f:.]+)",
+    re.ASCII,
 ).fullmatch
 
 # One element of Forwarded (RFC 7239, section 4). An element with a comma in a quoted string has
 # been split into two elements, neither of which is valid.
 _NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PAIR = rf'({_NAME})=({_NAME}|"(?:[^"\\]|\\.)*")'
-_is_element = re.compile(rf"{_PAIR}(?:[ \t]*;[ \t]*{_PAIR})*").fullmatch
+_is_element = re.compile(rf"(?:{_PAIR})?(?:[ \t]*+;[ \t]*+(?:{_PAIR})?)*").fullmatch
 _find_pairs = re.compile(_PAIR).findall
 
 _logger = logging.getLogger("trioglock.server")
@@ -101,8 +103,9 @@ class ForwardedHeaders:
 
 def _parse(headers: Headers, client: ClientAddress) -> Iterator[_Hop]:
     """Yield the information from the proxies, starting with the nearest proxy."""
-    standard = _split(headers, "Forwarded")
-    nodes = _split(headers, "X-Forwarded-For")
+    # Empty elements are ignored (RFC 9110, section 5.6.1.2).
+    standard = list(filter(None, _split(headers, "Forwarded")))
+    nodes = list(filter(None, _split(headers, "X-Forwarded-For")))
     if standard and nodes:
         # A proxy that appends to one of them forwards the other unchanged from the client.
         _logger.info(

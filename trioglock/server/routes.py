@@ -72,6 +72,8 @@ class Route(NamedTuple):
     target: ServeTarget | Response
     is_handler: bool
     upgrades: UpgradeOptions
+    is_wildcard: bool = False
+    """Whether the pattern ends with ``*``."""
 
     def respond(self, request: Request) -> Response | None:
         """Return the response to a plain HTTP request, or None if the path is for WebSockets."""
@@ -112,7 +114,8 @@ class Routes:
                 except InvalidOption as error:
                     raise InvalidOption(f"{pattern!r}: {error}") from None
             if pattern.endswith("*"):
-                self._prefixes.append((prefix, _make_route(prefix, target, upgrades)))
+                route = _make_route(prefix, target, upgrades)._replace(is_wildcard=True)
+                self._prefixes.append((prefix, route))
             else:
                 self._exact[pattern] = _make_route("/", target, upgrades)
         self._prefixes.sort(key=lambda item: -len(item[0]))

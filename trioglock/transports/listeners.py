@@ -298,7 +298,7 @@ def format_address(name: tuple[Any, ...]) -> str:
     Args:
         name: the address of a socket.
     """
-    host, port = name[:2]
+    host, port = str(name[0]), name[1]  # the first part is a number for AF_VSOCK
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
