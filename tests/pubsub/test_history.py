@@ -350,14 +350,15 @@ async def test_an_outage_of_the_network_loses_nothing(redis: RealRedis) -> None:
     """There is no gap, and no duplicate."""
     with trio.fail_after(SECONDS):
         async with (
-            Hub(broker=redis.broker(history=100)) as hub,
-            Hub(broker=RedisBroker(redis.url, history=100)) as other,
+            Hub(broker=redis.broker(history=100, health_interval=0.2, health_timeout=0.3)) as hub,
+            Hub(broker=redis.broker(history=100)) as other,
         ):
             subscription = hub.subscribe("x", gaps=True)
             await other.publish("before", channel="x")
             assert await read(subscription, 1) == ["before"]
             redis.freeze()
-            await trio.sleep(0.8)
+            while hub.statistics().broker_up:
+                await trio.sleep(0.01)
             redis.thaw()
             for number in range(3):
                 await other.publish(str(number), channel="x")

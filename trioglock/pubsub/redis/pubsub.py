@@ -26,7 +26,7 @@ from .connection import (
 )
 from .discovery import Discovery
 from .history import RedisHistory, decode_data
-from .interest import Interest
+from .interest import MAX_BATCHES, Interest
 from .scripts import HubKeys
 
 __all__ = ["PubSubReceiver"]
@@ -91,6 +91,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._work = trio.lowlevel.ParkingLot()  # of the task that subscribes
         self._confirmed = trio.lowlevel.ParkingLot()
         self._is_closed = False
+        self._is_subscribing = False  # whether a batch has been sent on the current connection
         self._ids: list[bytes | None] | None = None  # the newest id, and the first of the history
         self._error: Any = None  # the first error among the replies to the current batch
 
@@ -107,7 +108,9 @@ class PubSubReceiver(ReconnectingConnection):
         self._interest.remove(channels)
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:
-        return not self._is_up or self._interest.is_confirmed(channels)
+        # The first batch on the next connection contains it. After this batch, there is a gap, or
+        # the missed messages are read from the history.
+        return not self._is_subscribing or self._interest.is_confirmed(channels)
 
     async def wait_subscribed(self, channels: ChannelFilter) -> None:
         """Wait until a subscription is confirmed.
@@ -132,7 +135,7 @@ class PubSubReceiver(ReconnectingConnection):
 
     def is_pending(self, channel: str) -> bool:
         """Whether subscribers in this process would miss a message published now."""
-        return self._is_up and self._interest.is_pending(channel)
+        return self._is_subscribing and self._interest.is_pending(channel)
 
     async def wait_pending(self, channel: str) -> None:
         """Wait until no subscription to a channel is pending, or the connection is lost."""
@@ -150,6 +153,7 @@ class PubSubReceiver(ReconnectingConnection):
 
     def mark_down(self) -> None:
         super().mark_down()
+        self._is_subscribing = False
         self._confirmed.unpark_all()
 
     # The connection.
@@ -188,9 +192,15 @@ class PubSubReceiver(ReconnectingConnection):
         raise failure
 
     async def _subscribe_all(self, connection: RedisConnection) -> list[Payload]:
-        """Subscribe, and return the messages that have arrived in the meantime."""
+        """Subscribe, and return the messages that have arrived in the meantime.
+
+        Later changes are left to :meth:`_write_batches`, because they may never end.
+        """
         early = list[Payload]()
-        while self._interest.has_changes:
+        self._is_subscribing = True
+        for _ in range(MAX_BATCHES):
+            if not self._interest.has_changes:
+                break
             await connection.write(self._pack_batch(connection))
             while self._interest.waits:
                 with PeerTimeout(self.timings.health_timeout) as deadline:
