@@ -15,8 +15,8 @@ class Gap:
     The server or the broker was unreachable, or a queue or the history was too short.
 
     Args:
-        seconds: time between the loss of the connection and the new subscription; 0.0 for any
-            other reason.
+        seconds: time between the last sign of life before the loss of the connection and the new
+            subscription; 0.0 for any other reason.
         id: position in the broker's history: the missing messages come before it, and a subscriber
             that resumes after it continues here. None without a history.
         channel: the channel of a hub, or the key of :meth:`Connection.subscribe

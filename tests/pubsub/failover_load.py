@@ -13,7 +13,7 @@ from trioglock.pubsub import Gap, Hub, Message, RedisBroker, publish
 
 __all__ = ["Load", "loaded"]
 
-PAUSE = 0.02
+PAUSE = 0.05
 """Seconds between two messages of a publisher."""
 
 
@@ -76,7 +76,7 @@ class Load:
             await trio.sleep(PAUSE)
         self._running.discard(name)
 
-    async def wait_published(self, count: int = 10) -> None:
+    async def wait_published(self, count: int = 8) -> None:
         """Wait until each publisher has published more messages."""
         start = dict(self.published)
         while any(self.published[name] < start[name] + count for name in start):
@@ -112,7 +112,7 @@ class Load:
 @asynccontextmanager
 async def loaded(url: str, plain: str = "plain", kept: str = "kept") -> AsyncIterator[list[Load]]:
     """Hubs with and without a history, and programs without trio, that publish during a block."""
-    with trio.fail_after(45):
+    with trio.fail_after(90):
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
             loads = [
                 Load(url, plain, None, nursery, stack),

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import trio
 
+from trioglock import BrokerUnavailable
 from trioglock.pubsub import Broker, Gap, Hub, RedisBroker, publish
 from trioglock.server import serve
 
 __all__ = ["SECONDS", "expect_both", "joined", "opened", "read", "served", "tls_proxy"]
 
-SECONDS = 10
+SECONDS = 30
 """Time limit of a test."""
 
 
@@ -73,10 +74,11 @@ async def tls_proxy(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
 
 async def expect_both(kind: type[Exception], url: str) -> set[str]:
     """The texts of the errors, with their causes, of a hub and of a program without trio."""
+    seconds = 1 if kind is BrokerUnavailable else SECONDS  # it waits until then
     texts = set()
     for call in (
-        Hub(broker=RedisBroker(url, open_timeout=0.5)).__aenter__,
-        partial(trio.to_thread.run_sync, partial(publish, "x", url=url, timeout=0.5)),
+        Hub(broker=RedisBroker(url, open_timeout=seconds)).__aenter__,
+        partial(trio.to_thread.run_sync, partial(publish, "x", url=url, timeout=seconds)),
     ):
         with pytest.raises(kind) as caught:
             await call()

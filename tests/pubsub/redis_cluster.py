@@ -12,11 +12,9 @@ from itertools import count
 
 import pytest
 
-from tests.pubsub.redis_server import RealRedis, real_redis
+from tests.pubsub.redis_server import SECONDS, RealRedis, real_redis
 
 __all__ = ["RealCluster", "name_in", "real_cluster"]
-
-SECONDS = 30.0
 
 RANGES = (range(5461), range(5461, 10923), range(10923, 16384))
 """The slots of the three masters, as redis-cli distributes them."""
@@ -32,6 +30,15 @@ class RealCluster:
     def url(self) -> str:
         """The URL with one of the nodes."""
         return f"redis+cluster://127.0.0.1:{self.nodes[2].port}"
+
+    def master_of(self, name: str) -> RealRedis:
+        """The node that serves the slot of a hub now."""
+        return next(node for node in self.nodes if serves(node, slot_of(name)))
+
+    def set_node_timeout(self, milliseconds: int) -> None:
+        """Set how long a node may be silent before another one replaces it."""
+        for node in self.nodes:
+            check(node.ask(f"CONFIG SET cluster-node-timeout {milliseconds}"))
 
     def wait_ready(self) -> None:
         """Wait until each node knows all masters and replicas, and each replica has the data."""
@@ -52,7 +59,7 @@ class RealCluster:
         check(source.ask(f"CLUSTER SETSLOT {slot} MIGRATING {target_id}"))
         yield
         while keys := source.ask(f"CLUSTER GETKEYSINSLOT {slot} 1").splitlines()[2:]:
-            check(source.ask(f"MIGRATE 127.0.0.1 {target.port} {keys[0]} 0 5000"))
+            check(source.ask(f"MIGRATE 127.0.0.1 {target.port} {keys[0]} 0 30000"))
             yield
         for node in (target, source):
             check(node.ask(f"CLUSTER SETSLOT {slot} NODE {target_id}"))
@@ -60,6 +67,15 @@ class RealCluster:
 
 def check(reply: str) -> None:
     assert reply.startswith("+"), reply
+
+
+def serves(node: RealRedis, slot: int) -> bool:
+    lines = node.ask("CLUSTER NODES").splitlines()
+    [fields] = [line.split() for line in lines if "myself" in line]
+    if "master" not in fields[2]:
+        return False
+    ranges = [text.split("-") for text in fields[8:] if not text.startswith("[")]
+    return any(int(ends[0]) <= slot <= int(ends[-1]) for ends in ranges)
 
 
 def slot_of(name: str) -> int:
@@ -78,7 +94,7 @@ def real_cluster() -> Iterator[RealCluster]:
     client = shutil.which("redis-cli")
     if client is None:
         pytest.skip("needs redis-cli: install redis-tools")
-    enabled = ("--cluster-enabled", "yes", "--cluster-node-timeout", "700")
+    enabled = ("--cluster-enabled", "yes", "--cluster-node-timeout", "3000")
     fast = ("--repl-diskless-sync-delay", "0")
     with ExitStack() as stack:
         nodes = [stack.enter_context(real_redis(*enabled, *fast)) for _ in range(6)]

@@ -25,14 +25,25 @@ class RealSentinels:
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
         return f"redis+sentinel://{hosts}/mymaster"
 
-    def ask(self, command: str) -> list[str]:
+    def ask(self, command: str, *arguments: str) -> list[str]:
         """Send a command to each sentinel."""
-        return [one.ask(f"SENTINEL {command} mymaster") for one in self.sentinels]
+        text = " ".join(("SENTINEL", command, "mymaster", *arguments))
+        return [one.ask(text) for one in self.sentinels]
+
+    def set_down_after(self, milliseconds: int) -> None:
+        """Set how long the master may be silent before a failover."""
+        for reply in self.ask("SET", "down-after-milliseconds", str(milliseconds)):
+            assert reply.startswith("+"), reply
 
     def is_master(self, server: RealRedis) -> bool:
         """Whether all sentinels report a server as the master."""
         replies = self.ask("GET-MASTER-ADDR-BY-NAME")
         return all(f"\r\n{server.port}\r\n" in reply for reply in replies)
+
+    def roles(self) -> tuple[RealRedis, RealRedis]:
+        """The server that is the master now, and the other one."""
+        first, second = self.servers
+        return (first, second) if self.is_master(first) else (second, first)
 
     def wait_ready(self) -> None:
         """Wait until a failover is possible."""
@@ -56,7 +67,7 @@ def real_sentinel(folder: Path, port: int, *options: str) -> Iterator[RealRedis]
     """
     lines = (
         f"sentinel monitor mymaster 127.0.0.1 {port} 2",
-        "sentinel down-after-milliseconds mymaster 500",
+        "sentinel down-after-milliseconds mymaster 3000",
         "sentinel failover-timeout mymaster 3000",
         *options,
     )

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,8 @@ from trioglock.pubsub import RedisBroker
 
 __all__ = ["RealRedis", "real_redis"]
 
-SECONDS = 10.0
-"""Time limit for starting a server."""
+SECONDS = 30.0
+"""Time limit for starting a server, and for its replies."""
 
 
 def find_redis() -> str:
@@ -60,28 +60,40 @@ class RealRedis:
             self._command += ["--save", "", "--appendonly", "no"]
         self._folder = tempfile.TemporaryDirectory()
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the server and wait until it listens."""
+        """Start the server and wait until it responds.
+
+        Raises:
+            ChildProcessError: it has ended, for example because its port has been taken.
+        """
         self._process = subprocess.Popen(  # noqa: S603
             self._command, stdout=subprocess.DEVNULL, cwd=self._folder.name
         )
+        # It kills the server when its input ends, also if this process is killed itself.
+        guard = ["/bin/sh", "-c", f"read line; kill -9 {self._process.pid}"]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE)  # noqa: S603
         deadline = time.monotonic() + SECONDS
         while True:
             # Repeated connecting would otherwise end in a connection of a free port with itself.
-            assert self._process.poll() is None, "redis-server has ended"
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                assert time.monotonic() < deadline, "redis-server does not start"
-                time.sleep(0.005)
-            else:
-                return
+            if self._process.poll() is not None:
+                raise ChildProcessError("redis-server has ended")
+            # A node of a cluster can be connected to before it opens its second port, or fails to.
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as plain:
+                plain.sendall(b"PING\r\n")
+                if plain.recv(1) in {b"+", b"-"}:
+                    return
+            assert time.monotonic() < deadline, "redis-server does not start"
+            time.sleep(0.005)
 
     def kill(self) -> None:
         """Kill the server."""
+        if self._guard is not None:
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -101,26 +113,26 @@ class RealRedis:
         self._process.send_signal(signal.SIGCONT)
 
     def broker(self, **options: object) -> RedisBroker:
-        """Return a broker that detects an outage and reconnects quickly."""
-        quick: dict[str, object] = {
-            "health_interval": 0.2,
-            "health_timeout": 0.3,
+        """Return a broker that reconnects quickly, and waits long for a slow server."""
+        defaults: dict[str, object] = {
+            "health_interval": 5,
+            "health_timeout": 10,
             "backoff": Backoff(initial=0.05, maximum=0.2, max_attempts=None, jitter="none"),
         }
-        return RedisBroker(self.url, **{**quick, **options})  # type: ignore[arg-type]
+        return RedisBroker(self.url, **{**defaults, **options})  # type: ignore[arg-type]
 
     def publish_plainly(self, channel: str, payload: bytes) -> None:
         """Send PUBLISH like ``redis-cli``, without a library."""
         parts = (b"PUBLISH", channel.encode(), payload)
         lines = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
-        with socket.create_connection(("127.0.0.1", self.port), 1) as plain:
+        with socket.create_connection(("127.0.0.1", self.port), SECONDS) as plain:
             plain.sendall(b"*3\r\n" + lines)
             reply = plain.recv(100)
         assert reply.startswith(b":"), reply
 
     def send_plainly(self, *commands: str) -> None:
         """Send commands at once and wait for all replies."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
+        with socket.create_connection(("127.0.0.1", self.port), SECONDS) as plain:
             plain.sendall("".join(f"{command}\r\n" for command in commands).encode())
             plain.sendall(b"ECHO over\r\n")
             with plain.makefile("rb") as replies:
@@ -141,7 +153,7 @@ class RealRedis:
 
     def ask(self, command: str) -> str:
         """Send a command and return the reply, without parsing it."""
-        with socket.create_connection(("127.0.0.1", self.port), 5) as plain:
+        with socket.create_connection(("127.0.0.1", self.port), SECONDS) as plain:
             plain.sendall(f"{command}\r\n".encode())
             plain.shutdown(socket.SHUT_WR)
             with plain.makefile("rb") as replies:
@@ -151,10 +163,17 @@ class RealRedis:
 @contextmanager
 def real_redis(*options: str, configuration: Path | None = None) -> Iterator[RealRedis]:
     """Run a server for the duration of a block."""
-    redis = RealRedis(*options, configuration=configuration)
-    redis.start()
-    try:
-        yield redis
-    finally:
-        redis.kill()
-        redis.remove_files()
+    for is_last in (False, False, False, True):
+        redis = RealRedis(*options, configuration=configuration)
+        try:
+            try:
+                redis.start()
+            except ChildProcessError:
+                if is_last:
+                    raise
+                continue  # on another port
+            yield redis
+            return
+        finally:
+            redis.kill()
+            redis.remove_files()

@@ -247,6 +247,17 @@ def test_delays_grow_up_to_a_limit_and_are_reset_by_a_stable_connection() -> Non
     }
 
 
+def test_handlers_may_close_the_feed_or_throw() -> None:
+    """A gap is reported in any case, and does not end before it began."""
+    assert run_node(str(NODE / "handlers.mjs"), MODULE.as_uri()) == {
+        "early": "cannot send: the feed is connecting",
+        "closing": "",
+        "states": ["connecting", "closed"],
+        "closed": [True],
+        "gaps": [5, 0],
+    }
+
+
 def test_module_in_node_resumes_after_an_id() -> None:
     """A query ``after`` is the last message that the program has."""
     with live_site() as site:

@@ -2,63 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
+from tests.pubsub.address import Address, address_of
 from tests.pubsub.helpers import SECONDS, opened, read
 from tests.pubsub.redis_server import RealRedis, real_redis
-from trioglock import Backoff, BrokerError, BrokerUnavailable
+from trioglock import BrokerError, BrokerUnavailable
 from trioglock.pubsub import Gap, Hub, Message, RedisBroker, Subscription, publish
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
-
-
-class Address:
-    """An address that leads new connections to one of several servers, and keeps the old ones."""
-
-    def __init__(self, target: RealRedis) -> None:
-        self.target = target
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    def broker(self, **options: Any) -> RedisBroker:
-        quick = Backoff(initial=0.05, maximum=0.1, max_attempts=None, jitter="none")
-        options = {"health_interval": 0.2, "health_timeout": 2, **options}
-        return RedisBroker(self.url, backoff=quick, **options)
-
-    async def forward(self, near: trio.SocketStream) -> None:
-        far = await trio.open_tcp_stream("127.0.0.1", self.target.port)
-        async with near, far, trio.open_nursery() as nursery:
-            nursery.start_soon(self.copy, near, far, nursery.cancel_scope)
-            await self.copy(far, near, nursery.cancel_scope)
-
-    async def copy(
-        self, source: trio.SocketStream, target: trio.SocketStream, scope: trio.CancelScope
-    ) -> None:
-        with suppress(trio.BrokenResourceError):
-            async for data in source:
-                await target.send_all(data)
-        scope.cancel()
-
-
-@asynccontextmanager
-async def address_of(target: RealRedis) -> AsyncIterator[Address]:
-    address = Address(target)
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    address.port = listener.socket.getsockname()[1]
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, address.forward, [listener])
-        yield address
-        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
@@ -217,7 +174,7 @@ async def test_connections_lead_to_one_server(redis: RealRedis) -> None:
 async def test_a_user_who_may_not_ask_for_the_role(history: int | None) -> None:
     user = "--user default on nopass +@all -role -info allchannels ~*"
     with real_redis(*user.split()) as redis:
-        async with opened(redis.broker(history=history)) as hub:
+        async with opened(redis.broker(history=history, health_interval=0.2)) as hub:
             loop = hub.subscribe("x")
             await hub.publish("one", channel="x")
             await trio.sleep(0.3)

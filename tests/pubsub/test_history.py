@@ -350,14 +350,15 @@ async def test_an_outage_of_the_network_loses_nothing(redis: RealRedis) -> None:
     """There is no gap, and no duplicate."""
     with trio.fail_after(SECONDS):
         async with (
-            Hub(broker=redis.broker(history=100)) as hub,
-            Hub(broker=RedisBroker(redis.url, history=100)) as other,
+            Hub(broker=redis.broker(history=100, health_interval=0.2, health_timeout=0.3)) as hub,
+            Hub(broker=redis.broker(history=100)) as other,
         ):
             subscription = hub.subscribe("x", gaps=True)
             await other.publish("before", channel="x")
             assert await read(subscription, 1) == ["before"]
             redis.freeze()
-            await trio.sleep(0.8)
+            while hub.statistics().broker_up:
+                await trio.sleep(0.01)
             redis.thaw()
             for number in range(3):
                 await other.publish(str(number), channel="x")
@@ -583,6 +584,44 @@ async def test_messages_that_redis_has_not_removed_yet_are_not_delivered(redis: 
             assert [message.data for message in latest] == expected
         everything = await hub.history.after(f"{now - 100_000}-0", ChannelFilter("x"), 16)
         assert (len(everything.messages), everything.more) == (3, False)
+
+
+@pytest.mark.redis
+async def test_a_pattern_whose_messages_have_all_expired_is_a_gap(redis: RealRedis) -> None:
+    """Redis then knows the channel no longer. The newest message of the hub is never missing."""
+    async with opened(redis.broker(history=10, history_seconds=60)) as hub:
+        now, _ = parse_id(hub.history.last)
+        redis.send_plainly(f"HSET {{trioglock}} born 1-0 last {now}-1 kept 60000")
+        complete = [
+            (await hub.history.after(after, ChannelFilter("x*"), 10)).complete
+            for after in (f"{now - 100_000}-0", f"{now - 30_000}-0")
+        ]
+        assert complete == [False, True]
+        redis.send_plainly(f"HSET {{trioglock}} last {now - 100_000}-1")
+        assert (await hub.history.after(f"{now - 100_000}-1", ChannelFilter("x*"), 10)).complete
+
+
+@pytest.mark.redis
+async def test_an_outage_of_an_idle_hub_is_no_gap(redis: RealRedis) -> None:
+    """The last message is older than history_seconds, but the connection was lost only now."""
+    broker = redis.broker(history=10, history_seconds=60)
+    async with opened(broker) as hub:
+        now, _ = parse_id(hub.history.last)
+    old = f"{now - 100_000}-1"
+    redis.send_plainly(f"HSET {{trioglock}} born 1-0 last {old} kept 60000")
+    async with opened(broker) as hub:
+        assert hub.history.last == old
+        subscription = hub.subscribe("x", gaps=True)
+        await subscription.ready()
+        redis.send_plainly(
+            "MULTI",
+            "CLIENT KILL TYPE pubsub",
+            f"XADD {{trioglock}}/x {now}-7 data missed",
+            f"HSET {{trioglock}} last {now}-7",
+            f"ZADD {{trioglock}}:channels {now} x",
+            "EXEC",
+        )
+        assert await read(subscription, 1) == ["missed"]
 
 
 @pytest.mark.redis

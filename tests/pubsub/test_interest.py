@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.pubsub.address import address_of
 from tests.pubsub.helpers import SECONDS, opened, read, served
 from tests.pubsub.redis_server import RealRedis, real_redis
 from trioglock import BrokerError, HandshakeRefused, connect
@@ -193,20 +194,21 @@ async def test_everything_is_subscribed_again_after_an_outage(
 async def test_messages_missed_by_each_channel_are_delivered(redis: RealRedis) -> None:
     """From the history: only those of channels with subscribers, and no others are read."""
     async with (
-        opened(redis.broker(history=2)) as hub,
+        address_of(redis) as address,
+        opened(address.broker(history=2)) as hub,
         opened(redis.broker(history=2)) as other,
     ):
         short, quiet = (hub.subscribe(name, gaps=True) for name in ("short", "quiet"))
         for subscription in (short, quiet):
             await subscription.ready()
-        receiver = hub._session._receiver  # type: ignore[union-attr]
-        receiver.drop("on purpose")
-        while receiver.is_up:
-            await trio.sleep(0)
+        address.cut()
+        while hub.statistics().broker_up:
+            await trio.sleep(0.001)
         for number in range(4):
             await other.publish(str(number), channel="short")
             await other.publish(str(number), channel="others")
         await other.publish("one", channel="quiet")
+        address.release()
         gap, *found = await read(short, 3)
         assert isinstance(gap, Gap)
         assert gap.channel == "short"

@@ -7,7 +7,7 @@ import math
 import socket
 import ssl
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from trio.testing import MockClock
 
 from tests.pubsub.helpers import SECONDS, joined, opened, served, tls_proxy
 from tests.pubsub.redis_server import RealRedis, real_redis
 from tests.texts import Kind, Loud
 from tests.transports.servers import server_context
 from trioglock import (
+    Backoff,
     BrokerError,
     BrokerUnavailable,
     InvalidOption,
@@ -30,6 +32,11 @@ from trioglock import (
 )
 from trioglock.pubsub import Hub, Message, RedisBroker, publish
 from trioglock.pubsub.redis.address import parse_address
+from trioglock.pubsub.redis.connection import RedisTimings
+from trioglock.pubsub.redis.pipeline import CommandPipeline
+from trioglock.pubsub.redis.pubsub import PubSubReceiver
+from trioglock.pubsub.redis.scripts import HubKeys
+from trioglock.pubsub.redis.session import RedisSession
 
 
 async def test_hubs_of_one_name_receive_each_others_messages(redis: RealRedis) -> None:
@@ -178,6 +185,48 @@ def test_errors_of_publish(unused_port: int) -> None:
             publish("x", **{"url": url, **arguments})
     with pytest.raises(TrioglockError, match="str or bytes-like"):
         publish(1, url=url)  # type: ignore[arg-type]
+
+
+def test_publish_asks_no_further_nodes_after_its_timeout() -> None:
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        addresses = ",".join(f"127.0.0.1:{node.getsockname()[1]}" for node in nodes)
+        with pytest.raises(BrokerUnavailable, match="could not find the master"):
+            publish("x", url=f"redis+cluster://{addresses}", timeout=0.2)
+        asked = 0
+        for node in nodes:
+            node.setblocking(False)
+            with suppress(BlockingIOError):
+                node.accept()[0].close()
+                asked += 1
+        assert asked == 1
+
+
+async def test_waiting_for_a_subscription_is_part_of_publish_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    class PendingReceiver(PubSubReceiver):
+        def is_pending(self, channel: str) -> bool:
+            return True
+
+        async def wait_pending(self, channel: str) -> None:
+            await trio.sleep(6)
+
+    address = parse_address("redis://localhost")
+    timings = RedisTimings(
+        open_timeout=10, publish_timeout=10, health_interval=5, health_timeout=5, backoff=Backoff()
+    )
+    keys = HubKeys("trioglock")
+    session = RedisSession(
+        CommandPipeline(address, timings, None),
+        PendingReceiver(address, timings, keys, None, lambda event: False),
+        keys,
+        lambda channel: None,
+    )
+    began = trio.current_time()
+    with pytest.raises(BrokerUnavailable, match="did not answer within 10 seconds"):
+        await session.publish("x", "x")
+    assert trio.current_time() - began == pytest.approx(10)  # on the MockClock
 
 
 @pytest.mark.parametrize("timeout", [math.inf, 1e12])

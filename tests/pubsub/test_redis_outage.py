@@ -20,7 +20,10 @@ from trioglock.server import serve
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 20
+SECONDS = 40
+
+QUICK = {"health_interval": 0.2, "health_timeout": 0.3}
+"""Options of a broker that soon detects a silent server."""
 
 
 async def wait_gaps(hub: Hub, number: int) -> None:
@@ -30,7 +33,7 @@ async def wait_gaps(hub: Hub, number: int) -> None:
 
 async def test_restarts_under_load(redis: RealRedis) -> None:
     """Scenario 41: publishers wait and continue; subscribers of every kind receive each gap."""
-    hub = Hub(broker=redis.broker(health_timeout=5), max_queue=5000)
+    hub = Hub(broker=redis.broker(), max_queue=5000)
     gaps: list[Gap] = []
     async_gaps: list[Gap] = []
     received: list[str] = []
@@ -49,6 +52,7 @@ async def test_restarts_under_load(redis: RealRedis) -> None:
             await hub.publish(text, channel="load")
             published.append(text)
 
+    began = trio.current_time()
     with trio.fail_after(SECONDS):
         async with hub, serve(hub.socket, "127.0.0.1", 0) as server:
             url = f"ws://127.0.0.1:{server.port}/load?after="
@@ -74,7 +78,8 @@ async def test_restarts_under_load(redis: RealRedis) -> None:
                 while "the end" not in (frame := await client.receive()):
                     in_client.append(frame)
     assert len(gaps) == len(async_gaps) == 3
-    assert all(0 < gap.seconds < 5 for gap in gaps)
+    assert all(gap.seconds > 0 for gap in gaps)
+    assert sum(gap.seconds for gap in gaps) < trio.current_time() - began
     assert [event for event in in_loop if isinstance(event, Gap)] == gaps
     assert sum('"gap"' in frame for frame in in_client) == 3
     # Published messages arrive, except those that Redis had accepted when it was killed.
@@ -86,21 +91,27 @@ async def test_restarts_under_load(redis: RealRedis) -> None:
 
 async def test_a_frozen_redis_is_detected(redis: RealRedis) -> None:
     """Scenario 41: it keeps its connections but does not respond. The gap has the right length."""
-    async with opened(redis.broker()) as hub:
+    began = trio.current_time()
+    async with opened(redis.broker(**QUICK)) as hub:
         subscription = hub.subscribe("x", gaps=True)
+        await subscription.ready()
         redis.freeze()
-        await trio.sleep(1)
+        while hub.statistics().broker_up:
+            await trio.sleep(0.01)
+        detected = trio.current_time()
+        await trio.sleep(0.5)
         redis.thaw()
+        thawed = trio.current_time()
         gap = await subscription.__anext__()
         assert isinstance(gap, Gap)
-        assert 0.8 < gap.seconds < 5
+        assert thawed - detected < gap.seconds < trio.current_time() - began
         await hub.publish("after", channel="x")
         assert await subscription.__anext__() == Message("x", "after")
 
 
 async def test_silence_is_not_an_outage(redis: RealRedis) -> None:
     """The connection survives many health checks."""
-    async with opened(redis.broker(health_interval=0.05, health_timeout=5)) as hub:
+    async with opened(redis.broker(health_interval=0.05)) as hub:
         subscription = hub.subscribe("x")
         await trio.sleep(0.5)
         await hub.publish("x", channel="x")
@@ -111,7 +122,7 @@ async def test_silence_is_not_an_outage(redis: RealRedis) -> None:
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_publish_timeout(redis: RealRedis, how: str) -> None:
     """The hub keeps reconnecting, and publishes when Redis is back."""
-    async with opened(redis.broker(publish_timeout=0.5, health_timeout=5)) as hub:
+    async with opened(redis.broker(publish_timeout=0.5, health_timeout=20)) as hub:
         subscription = hub.subscribe("x")
         if how == "killed":
             redis.kill()
@@ -120,7 +131,7 @@ async def test_publish_timeout(redis: RealRedis, how: str) -> None:
         began = trio.current_time()
         with pytest.raises(BrokerUnavailable, match=r"within 0\.5 seconds") as caught:
             await hub.publish("lost", channel="x")
-        assert 0.4 < trio.current_time() - began < 4  # less than health_timeout
+        assert 0.4 < trio.current_time() - began < 20  # less than health_timeout
         if how == "killed":
             assert isinstance(caught.value.__cause__, Exception)
             redis.start()
@@ -147,7 +158,7 @@ async def test_a_message_without_a_reply_is_sent_again(
     redis: RealRedis,
 ) -> None:
     """On a new connection; it arrives at least once."""
-    async with opened(redis.broker()) as hub, trio.open_nursery() as nursery:
+    async with opened(redis.broker(**QUICK)) as hub, trio.open_nursery() as nursery:
         subscription = hub.subscribe("x")
         redis.freeze()
         nursery.start_soon(hub.publish, "patience" * 10, "x")

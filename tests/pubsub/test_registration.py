@@ -32,6 +32,9 @@ class SlowBroker(Broker):
         self.confirmed = trio.Event()
         self.wanted: list[str] = []
         """The channels that are subscribed to."""
+        self.asked = 0
+        """How many subscriptions have been requested."""
+        self.is_up = True
         self.memory = MemoryBroker()
 
     @asynccontextmanager
@@ -45,11 +48,16 @@ class SlowSession(BrokerSession):
     def __init__(self, broker: SlowBroker, deliver: Any) -> None:
         self.broker, self.deliver = broker, deliver
 
+    @property
+    def is_up(self) -> bool:
+        return self.broker.is_up
+
     async def publish(self, channel: str, data: Data) -> None:
         raise AssertionError
 
     def subscribe(self, channels: ChannelFilter) -> None:
         self.broker.wanted.append(channels.pattern)
+        self.broker.asked += 1
 
     def unsubscribe(self, channels: ChannelFilter) -> None:
         self.broker.wanted.remove(channels.pattern)
@@ -95,6 +103,50 @@ async def test_an_unreachable_broker_is_503(autojump_clock: MockClock) -> None:
         assert refused.value.headers["Retry-After"] == "5"
         assert 5 <= trio.current_time() - began < 6
         assert (hub.statistics().subscribers, broker.wanted) == (0, [])
+
+
+async def test_clients_are_refused_at_once_during_an_outage(autojump_clock: MockClock) -> None:
+    """They wait only until the outage is detected."""
+    async with slow_site() as (broker, hub, listener):
+        broker.is_up = False
+        began = trio.current_time()
+        with pytest.raises(HandshakeRefused, match="503"):
+            async with connect(URL, stream=listener.open_stream):
+                pass
+        assert trio.current_time() - began < 1  # on the MockClock
+        assert (hub.statistics().subscribers, broker.wanted) == (0, [])
+
+
+async def test_clients_that_wait_for_the_broker_keep_nobody_out(autojump_clock: MockClock) -> None:
+    async with slow_site() as (_, hub, listener):
+        for _ in range(200):
+            stream = await listener.open_stream()
+            await stream.send_all(request("/news"))
+        with trio.fail_after(10):
+            await joined(hub, 200)
+        began = trio.current_time()
+        stream = await listener.open_stream()
+        await stream.send_all(b"GET /news HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 426 " in await stream.receive_some()
+        assert trio.current_time() - began < 2  # on the MockClock
+
+
+async def test_a_client_in_excess_is_refused_without_a_subscription(
+    autojump_clock: MockClock,
+) -> None:
+    """A client that fails takes no place."""
+    async with slow_site(max_connections=1) as (broker, hub, listener):
+        with pytest.raises(HandshakeRefused, match="503"):
+            async with connect(URL, stream=listener.open_stream):
+                pass
+        broker.confirmed.set()
+        async with connect(URL, stream=listener.open_stream):
+            asked = broker.asked
+            with pytest.raises(HandshakeRefused, match="503"):
+                async with connect("ws://memory.test/other", stream=listener.open_stream):
+                    pass
+            assert broker.asked == asked
+        await joined(hub, 0)
 
 
 @pytest.mark.parametrize("how", ["gone", "timeout", "full", "aborted"])
@@ -165,6 +217,8 @@ async def test_channels_confirm_the_id_of_a_connection(autojump_clock: MockClock
         broker.confirmed.set()
         async with connect(url, stream=listener.open_stream) as conn:
             assert broker.wanted == ["phoenix:id:ann"]
+            with trio.fail_after(10):
+                await joined(hub, 1)  # the reservation has ended
             broker.confirmed = trio.Event()
             await conn.send('["1", "1", "room:1", "phx_join", {}]')
             with trio.move_on_after(1) as scope:

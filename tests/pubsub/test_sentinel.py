@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import trustme
 
 from tests.pubsub.failover_load import loaded
 from tests.pubsub.helpers import expect_both, opened, read, tls_proxy
-from tests.pubsub.redis_sentinel import real_sentinel, real_sentinels
+from tests.pubsub.redis_sentinel import RealSentinels, real_sentinel, real_sentinels
 from tests.pubsub.redis_server import RealRedis, find_port, real_redis
 from trioglock import BrokerError, BrokerUnavailable, InvalidOption
 from trioglock.cli import main
@@ -22,29 +23,38 @@ from trioglock.pubsub import RedisBroker, publish
 pytestmark = pytest.mark.redis
 
 
+@pytest.fixture
+def sentinels(tmp_path: Path) -> Iterator[RealSentinels]:
+    """A master, its replica and three sentinels."""
+    with real_sentinels(tmp_path) as group:
+        yield group
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("failure", ["killed", "frozen", "demoted"])
-async def test_a_failover_under_load(tmp_path: Path, failure: str) -> None:
+async def test_a_failover_under_load(sentinels: RealSentinels, failure: str) -> None:
     """Publishing continues, and each subscriber receives each message, or a gap in its place."""
-    with real_sentinels(tmp_path) as group:
-        old, new = group.servers
-        async with loaded(group.url) as loads:
-            match failure:
-                case "killed":
-                    old.kill()
-                case "frozen":
-                    old.freeze()
-                case "demoted":
-                    group.sentinels[0].ask("SENTINEL FAILOVER mymaster")
-            while not await trio.to_thread.run_sync(group.is_master, new):
-                await trio.sleep(0.02)
-            for load in loads:
-                await load.wait_published(1)
-                await load.add_hub()
-            if failure == "frozen":
-                old.thaw()
-            for load in loads:
-                await load.wait_published(50)
+    async with loaded(sentinels.url) as loads:
+        if failure != "demoted":
+            sentinels.set_down_after(1000)
+        old, new = sentinels.roles()
+        match failure:
+            case "killed":
+                old.kill()
+            case "frozen":
+                old.freeze()
+            case "demoted":
+                reply = sentinels.sentinels[0].ask("SENTINEL FAILOVER mymaster")
+                assert reply.startswith(("+OK", "-INPROG")), reply
+        while not await trio.to_thread.run_sync(sentinels.is_master, new):
+            await trio.sleep(0.1)
+        for load in loads:
+            await load.wait_published(1)
+            await load.add_hub()
+        if failure == "frozen":
+            old.thaw()
+        for load in loads:
+            await load.wait_published(20)
 
 
 def sentinel_url(*ports: int, path: str = "/mymaster") -> str:

@@ -15,6 +15,7 @@ import trio
 from tests.server.helpers import Echo, RawClient, logged, plain_request, request
 from trioglock import Request, Response, ServeOptions, Server, serve
 from trioglock.server.limits import PendingHandshake
+from trioglock.transports.native.link import NativeServerLink
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux has many loopback addresses"
@@ -66,6 +67,20 @@ def pending(server: Server) -> list[PendingHandshake]:
 async def close_all(clients: Sequence[RawClient]) -> None:
     for client in clients:
         await trio.aclose_forcefully(client.stream)
+
+
+async def test_an_unhashable_link_is_counted_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be one of another transport."""
+
+    class UnhashableLink(NativeServerLink):
+        __hash__ = None  # type: ignore[assignment]
+
+    monkeypatch.setattr("trioglock.transports.native.transport.NativeServerLink", UnhashableLink)
+    async with serving(max_connections_per_address=1) as site:
+        for _ in range(2):
+            while (status := await site.status()) == b"429":  # the last connection has not ended
+                await trio.sleep(0.01)
+            assert status == b"101"
 
 
 async def test_an_address_with_too_many_connections_gets_429_and_others_get_in(

@@ -68,7 +68,7 @@ class Admitted(NamedTuple):
     id: str | None
     expires_at: float
     reservation: Reservation | None
-    """Lasts until the end of the connection."""
+    """Lasts until the connection has been added to the index of ids."""
 
 
 class ChannelsTarget(HandshakeTarget):
@@ -137,8 +137,10 @@ class ChannelsTarget(HandshakeTarget):
 
     def _make_socket(self, admitted: object) -> Socket[Any, Any]:
         assert isinstance(admitted, Admitted)
-        user, id, expires_at, _ = admitted  # noqa: A001
-        return self._make(user, id, expires_at)
+        user, id, expires_at, reservation = admitted  # noqa: A001
+        socket = self._make(user, id, expires_at)
+        socket.reservation = reservation
+        return socket
 
 
 def _refuse(request: Request, status: int, reason: str) -> Response:

@@ -24,6 +24,7 @@ from ..options import Rate
 from ..protocols.phoenix.message import JOIN, LEAVE, PhoenixMessage
 from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Hub
+from ..pubsub.reservation import Reservation
 from .actor import ChannelActor
 from .channel import Channel, hook_table
 from .credentials import ExpiryTimer, Refresh, TokenRefresher
@@ -120,6 +121,8 @@ class ChannelsSocket(Socket[None, Any]):
         self.id: str | None = id
         self.actors: dict[TopicJoin, ChannelActor] = {}
         """The actors that are joining, and those whose ``terminate`` has not run."""
+        self.reservation: Reservation | None = None
+        """Keeps the hub subscribed to the id until the connection is open."""
         self.closes_later: bool = False
         """Whether :meth:`close_later` was called."""
         self.frame_size: int = 0
@@ -155,6 +158,8 @@ class ChannelsSocket(Socket[None, Any]):
                 self._options.ids.add(self.id, self)
             except UsageError:
                 self._hub_is_open = False
+        if self.reservation is not None:
+            self.reservation.release()
 
     def handle_connect(self, info: ConnectionInfo, state: None) -> tuple[Any, None]:  # noqa: ARG002
         if not self._hub_is_open:

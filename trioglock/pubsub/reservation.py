@@ -44,13 +44,19 @@ class Reservation:
     async def confirm(self) -> None:
         """Wait until the broker has confirmed the subscription; end the reservation if this fails.
 
+        While the hub is known to be disconnected from the broker, this fails immediately, so that
+        clients do not wait in vain.
+
         Raises:
-            BrokerUnavailable: the broker did not confirm the subscription in time.
+            BrokerUnavailable: the hub is disconnected from the broker, or the broker did not
+                confirm the subscription in time.
             BrokerError: the broker returned an error.
             UsageError: the hub is closed.
         """
         confirmed = False
         try:
+            if not self._hub._open_session().is_up:  # noqa: SLF001 - a part of the package
+                raise BrokerUnavailable("the connection to the broker is interrupted")
             with PeerTimeout(CONFIRM_SECONDS):
                 await self._hub.wait_subscribed(self.channel)
                 confirmed = True

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .message import EVERYONE, TOPIC_PREFIX, Event, Gap, Message
-from .patterns import ChannelFilter, compile_pattern
+from .patterns import ChannelFilter, Matcher, compile_pattern
 
 __all__ = ["Counters", "Subscriber", "SubscriberRegistry"]
 
@@ -52,6 +52,7 @@ class SubscriberRegistry:
         self._gaps_only: dict[Subscriber, None] = {}
         self._channels: dict[str, dict[Subscriber, None]] = {}
         self._patterns: dict[str, dict[Subscriber, None]] = {}
+        self._matchers: dict[str, Matcher] = {}  # of these patterns
 
     def __len__(self) -> int:
         return len(self._all) + len(self._gaps_only)
@@ -69,8 +70,9 @@ class SubscriberRegistry:
 
     def filters(self) -> list[ChannelFilter]:
         """The channels and patterns that have subscribers."""
-        channels = [ChannelFilter(channel, literal=True) for channel in self._channels]
-        return [*channels, *map(ChannelFilter, self._patterns)]
+        # Copies: garbage collection may remove a subscription at any time.
+        channels = [ChannelFilter(channel, literal=True) for channel in list(self._channels)]
+        return [*channels, *map(ChannelFilter, list(self._patterns))]
 
     def _table(self, channels: ChannelFilter) -> dict[str, dict[Subscriber, None]]:
         return self._patterns if channels.channel is None else self._channels
@@ -91,6 +93,8 @@ class SubscriberRegistry:
             members[subscriber] = None
             return False
         table[channels.pattern] = {subscriber: None}
+        if channels.channel is None:
+            self._matchers[channels.pattern] = compile_pattern(channels.pattern)
         return True
 
     def remove(self, subscriber: Subscriber, channels: ChannelFilter | None) -> bool:
@@ -108,17 +112,21 @@ class SubscriberRegistry:
         if members is None:
             return False
         members.pop(subscriber, None)
-        return not members and table.pop(channels.pattern, None) is not None
+        if members:
+            return False
+        if channels.channel is None:
+            self._matchers.pop(channels.pattern, None)
+        return table.pop(channels.pattern, None) is not None
 
     def _find(self, channel: str) -> list[Subscriber]:
         # Copies: garbage collection may remove a subscription at any time.
         if channel == EVERYONE:
             return list(self._all)
         found = list(self._channels.get(channel, ()))
-        if self._patterns:
-            for pattern, members in list(self._patterns.items()):
-                if compile_pattern(pattern)(channel):
-                    found += list(members)
+        if self._matchers:
+            for pattern, matches in self._matchers.copy().items():
+                if matches(channel):
+                    found += list(self._patterns.get(pattern, ()))
         return found
 
     def deliver(self, message: Message) -> int:
@@ -142,14 +150,19 @@ class SubscriberRegistry:
 
     def deliver_plain_gap(self, gap: Gap, has_history: Callable[[str], bool]) -> bool:
         """Deliver a gap on ``incoming``, which concerns all channels without a history."""
-        topics = [channel for channel in self._channels if channel.startswith(TOPIC_PREFIX)]
+        topics = [channel for channel in list(self._channels) if channel.startswith(TOPIC_PREFIX)]
         if has_history(EVERYONE):
             for channel in topics:
                 if not has_history(channel):
-                    for subscriber in list(self._channels[channel]):
+                    for subscriber in list(self._channels.get(channel, ())):
                         subscriber.put(gap)
             return self.deliver_gap(gap)
-        complete = {one for name in topics if has_history(name) for one in self._channels[name]}
+        complete = {
+            subscriber
+            for channel in topics
+            if has_history(channel)
+            for subscriber in list(self._channels.get(channel, ()))
+        }
         gap = Gap(gap.seconds)
         for subscriber in (*self._all, *self._gaps_only):
             if subscriber not in complete:
@@ -160,5 +173,5 @@ class SubscriberRegistry:
         """End and remove all subscribers."""
         for subscriber in (*self._all, *self._gaps_only):
             subscriber.end()
-        for table in (self._all, self._gaps_only, self._channels, self._patterns):
+        for table in (self._all, self._gaps_only, self._channels, self._patterns, self._matchers):
             table.clear()

@@ -64,6 +64,8 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   let attempts = 0, openedAt = 0, lostAt = 0, checkedAt = Date.now();
+  const listeners = new AbortController();
+  const checks = setInterval(check, CHECK_INTERVAL);
 
   /** @param {State} next @param {{code: number, reason: string}} [close] */
   function setState(next, close) {
@@ -111,10 +113,14 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
     if ("subscribed" in frame) {
       clearTimeout(timer);
       openedAt = Date.now();
-      setState("open");
-      // No id was sent with the request, so the server cannot determine which messages were missed.
-      if (lostAt && !resumed && socket) {
-        onGap({ seconds: (openedAt - lostAt) / 1000, id: frame.id });
+      try {
+        setState("open");
+      } finally {
+        // No id was sent with the request, so the server does not know which messages were missed.
+        if (lostAt && !resumed && socket) {
+          // The clock may have been set back.
+          onGap({ seconds: Math.max(0, openedAt - lostAt) / 1000, id: frame.id });
+        }
       }
     } else if ("gap" in frame) {
       onGap({ seconds: frame.gap, id: frame.id });
@@ -144,8 +150,8 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
     setState("closed", { code, reason });
   }
 
-  connect();
-  const listeners = new AbortController();
+  // Not before the caller has the feed, which the handlers may use.
+  timer = setTimeout(connect);
   const { signal } = listeners;
   globalThis.addEventListener?.("online", () => { attempts = 0; connect(); }, { signal });
   globalThis.addEventListener?.("offline", connect, { signal });
@@ -154,11 +160,12 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
   globalThis.document?.addEventListener("visibilitychange", () => {
     if (!document.hidden) wake();
   }, { signal });
-  const checks = setInterval(check, CHECK_INTERVAL);
 
   return {
     send(data) {
-      if (!socket || state !== "open") throw new Error(`cannot send: the feed is ${state}`);
+      if (!socket || state !== "open") {
+        throw new Error(`cannot send: the feed is ${state ?? "connecting"}`);
+      }
       socket.send(data);
     },
     close: () => end(1000, ""),

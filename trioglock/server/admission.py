@@ -6,8 +6,7 @@ import inspect
 import logging
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
@@ -61,6 +60,8 @@ MAX_BATCH = 16
 MIN_RATE = 2**16
 """Bytes per second at which a client has to receive a long response."""
 
+SERVER_ERROR = "internal server error\n"
+
 _logger = logging.getLogger("trioglock.server")
 
 
@@ -97,6 +98,15 @@ class HandshakeOptions:
             check_networks("proxy_protocol", self.proxy_protocol)
 
 
+class Accepted(NamedTuple):
+    """A client whose opening handshake has succeeded."""
+
+    link: Link
+    route: Route
+    group: IPAddress | None
+    """The argument for :meth:`HandshakeHandler.release`."""
+
+
 class _Rejection(NamedTuple):
     stream: trio.abc.Stream
     response: Response
@@ -122,7 +132,6 @@ class HandshakeHandler:
         if options.proxy_protocol is not None:
             self._proxies = check_networks("proxy_protocol", options.proxy_protocol)
         self._open = OpenConnections(options.max_connections, options.max_connections_per_address)
-        self._groups: dict[Link, IPAddress] = {}  # of connections whose address is counted
         self._handshakes = PendingHandshakes(
             options.max_handshakes, options.max_handshakes_per_address
         )
@@ -155,14 +164,11 @@ class HandshakeHandler:
             with trio.CancelScope(deadline=until if self._active else math.inf):
                 await self._ended.wait()
 
-    async def run(
-        self, stream: trio.abc.Stream, nursery: trio.Nursery
-    ) -> tuple[Link, Route] | None:
+    async def run(self, stream: trio.abc.Stream, nursery: trio.Nursery) -> Accepted | None:
         """Perform one opening handshake. Call :meth:`release` when the link has ended.
 
         Returns:
-            The link and its route, or None if the handshake failed. Cancellation is the only
-            exception raised.
+            The link, or None if the handshake failed. Cancellation is the only exception raised.
         """
         now = trio.current_time()
         timeout = self._options.open_timeout
@@ -241,7 +247,7 @@ class HandshakeHandler:
 
     async def _accept(
         self, stream: trio.abc.Stream, handshake: PendingHandshake, nursery: trio.Nursery
-    ) -> tuple[Link, Route] | _Rejection:
+    ) -> Accepted | _Rejection:
         if self._sends_header(handshake.client):
             client = await read_proxy_header(stream) or handshake.client
             self._handshakes.move(handshake, client, exempt=self._forwards(client))
@@ -256,7 +262,10 @@ class HandshakeHandler:
             decision = await self._decide(received, route, handshake)
             if isinstance(decision, Upgrade):
                 assert route is not None
-                return await self._upgrade(stream, decision, handshake.client, nursery), route
+                opened = await self._upgrade(stream, decision, route, handshake, nursery)
+                if isinstance(opened, Accepted):
+                    return opened
+                decision = opened
         except Refusal as refusal:
             _logger.info("%s: refused: %s", handshake.name, redact_line(str(refusal)))
             decision = refusal.response
@@ -296,62 +305,67 @@ class HandshakeHandler:
             response = route.respond(received.request)
             if response is not None:
                 return response
-            decision: Response | Upgrade
-            decision = upgrade = negotiate(received, route.upgrades)
-            if isinstance(route.target, HandshakeTarget):
-                decision = await self._admit(upgrade, route.target)
+            return negotiate(received, route.upgrades)
         except Refusal:
             raise
         except Exception:
             _logger.exception("%s: the opening handshake failed", handshake.name)
-            return Response(500, "internal server error\n")
-        return decision
+            return Response(500, SERVER_ERROR)
 
     async def _process(self, request: Request) -> Response | None:
         if self._options.process_request is None:
             return None
         response = self._options.process_request(request)
         if inspect.isawaitable(response):
-            with self._waiting_for_decision():
+            self._deciding += 1
+            try:
                 response = await response
+            finally:
+                self._deciding -= 1
+                self._ended.set()
         if response is None or isinstance(response, Response):
             return response
         raise BadHookResult(f"process_request must return a Response or None, not {response!r}")
 
-    async def _admit(self, upgrade: Upgrade, target: HandshakeTarget) -> Response | Upgrade:
-        with self._waiting_for_decision():
+    async def _admit(
+        self, upgrade: Upgrade, target: HandshakeTarget, handshake: PendingHandshake
+    ) -> Response | Upgrade:
+        """Ask the target. The wait does not count as in progress: a broker may be slow."""
+        try:
             admitted = await target._admit(upgrade.received.request)  # noqa: SLF001
+        except Exception:
+            _logger.exception("%s: the opening handshake failed", handshake.name)
+            return Response(500, SERVER_ERROR)
         if isinstance(admitted, Response):
             return admitted
         return replace(upgrade, handshake=replace(upgrade.handshake, admitted=admitted))
-
-    @contextmanager
-    def _waiting_for_decision(self) -> Iterator[None]:
-        self._deciding += 1
-        try:
-            yield
-        finally:
-            self._deciding -= 1
-            self._ended.set()
 
     async def _upgrade(
         self,
         stream: trio.abc.Stream,
         upgrade: Upgrade,
-        client: ClientAddress,
+        route: Route,
+        handshake: PendingHandshake,
         nursery: trio.Nursery,
-    ) -> Link:
-        if self._closed:
-            raise refuse(503, "the server is closing", RETRY_AFTER)
-        group = self._open.add(client)
+    ) -> Accepted | Response:
+        """Count the connection and open it; stop counting it if this fails."""
+        # First, so that clients in excess cost the target nothing.
+        group = self._open.add(handshake.client)
+        accepted = None
         try:
-            link = await self._transport.upgrade(stream, upgrade, nursery)
-        except BaseException:
-            self._open.remove(group)
-            raise
-        if group is not None:
-            self._groups[link] = group
-        return link
+            decision: Response | Upgrade = upgrade
+            if isinstance(route.target, HandshakeTarget):
+                decision = await self._admit(upgrade, route.target, handshake)
+            if isinstance(decision, Response):
+                return decision
+            if self._closed:
+                raise refuse(503, "the server is closing", RETRY_AFTER)
+            link = await self._transport.upgrade(stream, decision, nursery)
+            accepted = Accepted(link, route, group)
+        finally:
+            if accepted is None:
+                self._open.remove(group)
+        return accepted
 
     def close(self) -> None:
         """Stop accepting connections."""
@@ -360,9 +374,13 @@ class HandshakeHandler:
             if handshake.waiting:
                 handshake.hurry()
 
-    def release(self, link: Link) -> None:
-        """Stop counting a connection that has ended."""
-        self._open.remove(self._groups.pop(link, None))
+    def release(self, group: IPAddress | None) -> None:
+        """Stop counting a connection that has ended.
+
+        Args:
+            group: as returned by :meth:`run`.
+        """
+        self._open.remove(group)
 
 
 async def _start_tls(stream: TLSSocketIO | trio.SSLStream[trio.abc.Stream]) -> None:

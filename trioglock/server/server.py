@@ -198,11 +198,11 @@ class Server:
         try:
             accepted = await self._handshakes.run(stream, self._nursery)
             if accepted is not None:
-                link, route = accepted
+                link, route, group = accepted
                 try:
                     await self._runner.run(link, route, self._nursery)
                 finally:
-                    self._handshakes.release(link)
+                    self._handshakes.release(group)
         finally:
             try:
                 await trio.aclose_forcefully(stream)

@@ -14,9 +14,10 @@ globalThis.WebSocket = class {
 };
 
 let state;
-const subscribeAgain = () => subscribe("ws://localhost/news", {
-  onMessage() {}, onState: next => { state = next; },
-});
+function subscribeAgain() {
+  subscribe("ws://localhost/news", { onMessage() {}, onState: next => { state = next; } });
+  connect();
+}
 const confirm = () => sockets.at(-1).onmessage({ data: '{"subscribed": "news", "id": "1-0"}' });
 function lose(code = 1006) {
   sockets.at(-1).onclose({ code, reason: "" });

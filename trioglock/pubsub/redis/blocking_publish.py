@@ -59,7 +59,8 @@ def publish(
         name: name of the hub.
         url: URL of the Redis server, sentinels or cluster, as for :class:`RedisBroker`.
         timeout: seconds to connect, and again to wait for the reply; None for no limit. With
-            Sentinel or Cluster, publishing is retried for the same time during a failover.
+            Sentinel or Cluster, publishing is retried for the same time during a failover, or while
+            the master is slow, so in rare cases a message arrives more than once.
         history: number of messages to keep for each channel, the same as for the hubs'
             :class:`RedisBroker`; None for hubs without a history.
         history_seconds: how long they are kept, the same as for the hubs.
@@ -143,9 +144,9 @@ def _send_to_master(
     while True:
         failure = None
         try:
-            master = servers.find_master()
+            master = servers.find_master(deadline)
             send(servers.connect(master))
-            if servers.is_master(master):
+            if servers.is_master(master, deadline):
                 return
         except errors.ResponseError as error:
             if not servers.is_temporary(error):
@@ -218,8 +219,11 @@ class BlockingServers:
         is_replica = isinstance(error, errors.ReadOnlyError) or "-READONLY " in str(error)
         return is_replica or (is_moving and self.discovery is not None)
 
-    def find_master(self) -> RedisAddress:
+    def find_master(self, deadline: float) -> RedisAddress:
         """Return the address of the master; ask for it unless it is known.
+
+        Args:
+            deadline: when to ask no further servers.
 
         Raises:
             BrokerError: no server knows it.
@@ -227,9 +231,9 @@ class BlockingServers:
         """
         if isinstance(self._server, RedisAddress):
             return self._server
-        return self._server.found or self._ask(self._server)
+        return self._server.found or self._ask(self._server, deadline)
 
-    def is_master(self, server: RedisAddress) -> bool:
+    def is_master(self, server: RedisAddress, deadline: float) -> bool:
         """Ask whether a server is still the master, if that can change.
 
         A master that is being replaced accepts messages for some time, but no hub receives them.
@@ -237,7 +241,7 @@ class BlockingServers:
         if self.discovery is None:
             return True
         try:
-            return self._ask(self.discovery) == server
+            return self._ask(self.discovery, deadline) == server
         except (BrokerError, self.errors.RedisError):
             return True  # if no server answers, hubs cannot find another master either
 
@@ -246,7 +250,7 @@ class BlockingServers:
             self.discovery.found = None
             self.discovery.distrust()
 
-    def _ask(self, discovery: Discovery) -> RedisAddress:
+    def _ask(self, discovery: Discovery, deadline: float) -> RedisAddress:
         errors, refusals, failures = self.errors, list[str](), list[str]()
         for server in discovery.servers:
             try:
@@ -257,6 +261,8 @@ class BlockingServers:
                 refusals.append(discovery.describe_refusal(server, text))
             except (errors.ConnectionError, errors.TimeoutError, NoServer) as error:
                 failures.append(str(error))
+            if time.monotonic() >= deadline:
+                break
         text = f"could not find the master of {discovery}: {'; '.join(refusals + failures)}"
         raise errors.ConnectionError(text) if failures else BrokerError(text)
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import trio
+
 from ...frames import Data
 from ..history import (
     MAX_NUMBER,
@@ -60,18 +62,34 @@ class RedisHistory(MessageHistory):
         count: int,
         *,
         waits_for_partner: bool = True,
+        complete_at: float | None = None,
     ) -> MissedMessages:
+        """Return the first messages that were published after a given message.
+
+        Args:
+            message_id: as for :meth:`MessageHistory.after`.
+            channels: as for :meth:`MessageHistory.after`.
+            count: as for :meth:`MessageHistory.after`.
+            waits_for_partner: as for :meth:`CommandPipeline.read`.
+            complete_at: the time on trio's clock up to which no message after ``message_id`` was
+                published, if it is known.
+        """
         position = min(parse_id(message_id), GREATEST)
         ask = partial(self._commands.read, waits_for_partner=waits_for_partner)
         # The newest id is read first: the replies that follow are complete up to this id.
-        head: list[Sequence[Argument]] = [("HMGET", self._keys.ids, "last", "born"), ("TIME",)]
+        head: list[Sequence[Argument]] = [
+            ("HMGET", self._keys.ids, "last", "born", "kept"),
+            ("TIME",),
+        ]
         names = list(channels.names())
         if channels.channel is not None:
-            ids, time, *replies = await ask([*head, *self._reads(names, position, count)])
+            (*ids, longest), time, *replies = await ask(
+                [*head, *self._reads(names, position, count)]
+            )
         else:
             since = max(0, position[0] - CLOCK_LEAD - INDEX_LAG)
             index = ("ZRANGEBYSCORE", self._keys.index, since, "+inf")
-            ids, time, found_names = await ask([*head, index])
+            (*ids, longest), time, found_names = await ask([*head, index])
             names = [name for one in found_names if channels(name := one.decode())]
             replies = await ask([*self._reads(names, position, count)])
         if None in ids:  # the keys have been deleted
@@ -79,6 +97,12 @@ class RedisHistory(MessageHistory):
         last, born = (parse_id(one.decode()) for one in ids)
         if position > last:
             return MissedMessages((), complete=False, last=format_id(last))
+        known = _known_position(position, last, time, complete_at)
+        # The index does not contain the channels whose messages have all expired.
+        kept_for = int(longest or 0) / 1000
+        is_forgotten = (
+            channels.channel is None and kept_for > 0 and known < _oldest_kept(time, kept_for)
+        )
         found, end = list[tuple[Position, Message]](), last
         incomplete = list[str]()
         for name, entries, oldest, length in zip(
@@ -96,8 +120,7 @@ class RedisHistory(MessageHistory):
             if not oldest or parse_id(oldest[0][0].decode()) > position:
                 if length > limit:  # the oldest one is not part of the history
                     kept = [one for one in kept if one is not messages[0]]
-                is_expired = position != last and position < oldest_kept
-                is_incomplete = is_incomplete or length > limit or is_expired
+                is_incomplete = is_incomplete or length > limit or known < oldest_kept
             if is_incomplete:
                 incomplete.append(name)
             found += kept
@@ -105,18 +128,24 @@ class RedisHistory(MessageHistory):
         if len(found) == count:
             end = found[-1][0]
         # Messages may have been lost when the history began, so there is a gap at that position.
-        is_reborn = position < born <= end
+        is_lost = is_forgotten or position < born <= end
         missed = MissedMessages(
             tuple(message for _, message in found),
-            complete=not is_reborn and not incomplete,
+            complete=not is_lost and not incomplete,
             last=format_id(end),
             more=end < last,
-            incomplete=() if is_reborn else tuple(incomplete),
+            incomplete=() if is_lost else tuple(incomplete),
         )
         if found or not missed.more:
             return missed
         # All were too old: the next ones are part of the same gap.
-        rest = await self.after(missed.last, channels, count, waits_for_partner=waits_for_partner)
+        rest = await self.after(
+            missed.last,
+            channels,
+            count,
+            waits_for_partner=waits_for_partner,
+            complete_at=complete_at,
+        )
         if rest.complete:
             return replace(rest, complete=False, incomplete=missed.incomplete)
         is_known = bool(missed.incomplete and rest.incomplete)
@@ -163,6 +192,24 @@ CLOCK_LEAD = 60_000
 
 INDEX_LAG = 1000
 """Milliseconds by which the index may be behind the latest message of a channel."""
+
+
+def _known_position(
+    position: Position, last: Position, time: Any, complete_at: float | None
+) -> Position:
+    """Return the position up to which no message is missing.
+
+    Args:
+        position: the position of the subscriber.
+        last: the newest id.
+        time: the reply to TIME.
+        complete_at: as for :meth:`RedisHistory.after`.
+    """
+    if position == last:
+        return GREATEST
+    if complete_at is None:
+        return position
+    return max(position, _oldest_kept(time, trio.current_time() - complete_at))
 
 
 def _oldest_kept(time: Any, seconds: float | None) -> Position:

@@ -8,6 +8,7 @@ effect.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -18,8 +19,18 @@ from .scripts import HubKeys
 
 __all__ = ["Interest"]
 
+_logger = logging.getLogger("trioglock.pubsub")
+
 MAX_NAMES = 1000
 """Maximum number of channels in one command, because Redis does nothing else while it runs."""
+
+MAX_BATCHES = 3
+"""Maximum number of batches until a key is confirmed or refused: in a command with others, in one
+of its own, and with a wider pattern."""
+
+MAX_LOGGED = 100
+"""Maximum number of refused subscriptions in the log per connection, because clients choose the
+channels."""
 
 Key: TypeAlias = tuple[bool, str]
 """A channel or pattern of the hub: whether it is a pattern, and its text."""
@@ -52,8 +63,9 @@ class Interest:
         self._wanted: dict[Key, None] = {BROADCASTS: None}
         self._added: dict[Key, None] = {}  # to be subscribed with the next batch
         self._removed: dict[Key, None] = {}  # to be unsubscribed with the next batch
-        self._alone: set[Key] = set()  # refused in a command with others, so sent alone
+        self._alone: set[Key] = set()  # each is sent in a command of its own
         self._wide: set[Key] = set()  # patterns for which only a wider pattern is permitted
+        self._logged: set[Key] = set()  # refused subscriptions that have been logged
         self._sent: set[Key] = set()
         self._batch: list[Key] = []
         self._confirmed: set[Key] = set()
@@ -67,8 +79,10 @@ class Interest:
         self.waits = False
         self.errors.clear()
         self._added, self._removed = dict(self._wanted), {}
-        for state in (self._alone, self._wide, self._sent, self._confirmed):
+        for state in (self._alone, self._wide, self._logged, self._sent, self._confirmed):
             state.clear()
+        # A refusal would concern the whole command, and without broadcasts the hub is down.
+        self._alone.add(BROADCASTS)
         self._channels.clear()
         self._patterns.clear()
         self._uses_ids = True
@@ -78,7 +92,8 @@ class Interest:
     def add(self, channels: ChannelFilter) -> None:
         key = key_of(channels)
         self._wanted[key] = None
-        if self._removed.pop(key, self) is self and key not in self._sent:
+        self._removed.pop(key, None)
+        if key not in self._sent:
             self._added[key] = None
 
     def remove(self, channels: ChannelFilter) -> None:
@@ -87,6 +102,9 @@ class Interest:
             return
         self._wanted.pop(key, None)
         self.errors.pop(key, None)
+        self._alone.discard(key)
+        if key not in self._sent:
+            self._wide.discard(key)
         if self._added.pop(key, self) is self and key in self._sent:
             self._removed[key] = None
 
@@ -201,15 +219,25 @@ class Interest:
         self._sent.discard(key)
         if key not in self._wanted:
             return
-        if key not in self._alone and key != BROADCASTS:
+        if key not in self._alone:
             self._alone.add(key)
         elif key[0] and key not in self._wide:
             # An ACL rule permits a pattern only if the texts are equal.
             self._wide.add(key)
         else:
             self.errors[key] = error
+            self._wide.discard(key)
+            self._log_refused(key, error)
             return
         self._added[key] = None
+
+    def _log_refused(self, key: Key, error: Exception) -> None:
+        if key == BROADCASTS:  # without these, the connection fails, which is logged
+            return
+        if key not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add(key)
+            kind = "pattern" if key[0] else "channel"
+            _logger.warning("Redis refused to subscribe to the %s %r: %s", kind, key[1], error)
 
     # Messages.
 

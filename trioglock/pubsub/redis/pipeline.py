@@ -99,22 +99,26 @@ class CommandPipeline(ReconnectingConnection):
         """Let requests fail from now on, because nothing sends them."""
         self._is_closed = True
 
-    async def request(self, *command: Argument) -> Any:
+    async def request(self, *command: Argument, timeout: float | None = None) -> Any:
         """Send a command and return its reply; see :meth:`_send_all`."""
-        [reply] = await self._send_all([command], self._limit)
+        [reply] = await self._send_all([command], self._limit, timeout=timeout)
         return reply
 
     async def run_script(
-        self, script: str, keys: Sequence[Argument], arguments: Sequence[Argument]
+        self,
+        script: str,
+        keys: Sequence[Argument],
+        arguments: Sequence[Argument],
+        timeout: float | None = None,
     ) -> Any:
         """Run a script by its hash, which is shorter; send the script if Redis does not know it."""
         numbered = (len(keys), *keys, *arguments)
         try:
-            return await self.request("EVALSHA", _hash_script(script), *numbered)
+            return await self.request("EVALSHA", _hash_script(script), *numbered, timeout=timeout)
         except BrokerError as error:
             if "NOSCRIPT" not in str(error):
                 raise
-        return await self.request("EVAL", script, *numbered)
+        return await self.request("EVAL", script, *numbered, timeout=timeout)
 
     async def read(
         self, commands: Sequence[Sequence[Argument]], *, waits_for_partner: bool = True
@@ -130,8 +134,15 @@ class CommandPipeline(ReconnectingConnection):
         commands: Sequence[Sequence[Argument]],
         limit: trio.Semaphore,
         waits_for_partner: bool = True,
+        timeout: float | None = None,
     ) -> list[Any]:
         """Send commands and return their replies; if the connection is lost, send them again.
+
+        Args:
+            commands: the commands.
+            limit: limits the number of pending requests.
+            waits_for_partner: whether to wait until the other connection is up.
+            timeout: what is left of ``publish_timeout``; None for all of it.
 
         Raises:
             BrokerUnavailable: no reply within ``publish_timeout`` seconds.
@@ -140,7 +151,7 @@ class CommandPipeline(ReconnectingConnection):
         if not commands:
             return []
         failure: RedisDisconnected | None = None
-        with PeerTimeout(self.timings.publish_timeout):
+        with PeerTimeout(self.timings.publish_timeout if timeout is None else timeout):
             # Messages wait until the history has been read after an outage, so the commands that
             # read it must not queue behind others.
             async with limit if waits_for_partner else nullcontext():

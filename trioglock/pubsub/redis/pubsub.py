@@ -26,7 +26,7 @@ from .connection import (
 )
 from .discovery import Discovery
 from .history import RedisHistory, decode_data
-from .interest import Interest
+from .interest import MAX_BATCHES, Interest
 from .scripts import HubKeys
 
 __all__ = ["PubSubReceiver"]
@@ -82,6 +82,8 @@ class PubSubReceiver(ReconnectingConnection):
         self._plain_prefix = keys.plain_prefix.encode()
         self._prefix = keys.prefix.encode()
         self._last_alive = 0.0
+        self._asked_at = 0.0  # when the current batch was sent
+        self._complete_at = 0.0  # all messages published before this time have arrived
         self._skip_until: Position | None = None  # the end of what was read from the history
         self._born = b""  # the id with which the history began
         self._has_plain = False  # messages have arrived that the history should contain
@@ -89,6 +91,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._work = trio.lowlevel.ParkingLot()  # of the task that subscribes
         self._confirmed = trio.lowlevel.ParkingLot()
         self._is_closed = False
+        self._is_subscribing = False  # whether a batch has been sent on the current connection
         self._ids: list[bytes | None] | None = None  # the newest id, and the first of the history
         self._error: Any = None  # the first error among the replies to the current batch
 
@@ -105,7 +108,9 @@ class PubSubReceiver(ReconnectingConnection):
         self._interest.remove(channels)
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:
-        return not self._is_up or self._interest.is_confirmed(channels)
+        # The first batch on the next connection contains it. After this batch, there is a gap, or
+        # the missed messages are read from the history.
+        return not self._is_subscribing or self._interest.is_confirmed(channels)
 
     async def wait_subscribed(self, channels: ChannelFilter) -> None:
         """Wait until a subscription is confirmed.
@@ -130,7 +135,7 @@ class PubSubReceiver(ReconnectingConnection):
 
     def is_pending(self, channel: str) -> bool:
         """Whether subscribers in this process would miss a message published now."""
-        return self._is_up and self._interest.is_pending(channel)
+        return self._is_subscribing and self._interest.is_pending(channel)
 
     async def wait_pending(self, channel: str) -> None:
         """Wait until no subscription to a channel is pending, or the connection is lost."""
@@ -148,6 +153,7 @@ class PubSubReceiver(ReconnectingConnection):
 
     def mark_down(self) -> None:
         super().mark_down()
+        self._is_subscribing = False
         self._confirmed.unpark_all()
 
     # The connection.
@@ -169,6 +175,7 @@ class PubSubReceiver(ReconnectingConnection):
         self.mark_up()
         self.subscribed.set()
         self._last_alive = trio.current_time()
+        self._complete_at = self._asked_at
         await self._deliver_all(self._parse(early))
         failure: Exception = RedisDisconnected("the connection to Redis broke")
         async with trio.open_nursery() as nursery:
@@ -185,9 +192,15 @@ class PubSubReceiver(ReconnectingConnection):
         raise failure
 
     async def _subscribe_all(self, connection: RedisConnection) -> list[Payload]:
-        """Subscribe, and return the messages that have arrived in the meantime."""
+        """Subscribe, and return the messages that have arrived in the meantime.
+
+        Later changes are left to :meth:`_write_batches`, because they may never end.
+        """
         early = list[Payload]()
-        while self._interest.has_changes:
+        self._is_subscribing = True
+        for _ in range(MAX_BATCHES):
+            if not self._interest.has_changes:
+                break
             await connection.write(self._pack_batch(connection))
             while self._interest.waits:
                 with PeerTimeout(self.timings.health_timeout) as deadline:
@@ -210,6 +223,7 @@ class PubSubReceiver(ReconnectingConnection):
             scope.cancel()
 
     def _pack_batch(self, connection: RedisConnection) -> bytes:
+        self._asked_at = trio.current_time()
         commands: list[Sequence[str]] = [*self._interest.next_batch()]
         if self._history is not None:
             # ROLE, because the ids on a replica are those of another server.
@@ -256,6 +270,7 @@ class PubSubReceiver(ReconnectingConnection):
             if born != self._born:
                 raise RedisDisconnected(BEGAN_AGAIN)
             # All messages up to this id have arrived, on all channels that are subscribed to.
+            self._complete_at = self._asked_at
             if parse_id(last) > parse_id(self._history.last):
                 self._history.advance(last)
         self._confirmed.unpark_all()
@@ -280,7 +295,13 @@ class PubSubReceiver(ReconnectingConnection):
         page, channels = PageSize(), self._interest.filter()
         while missed.more:
             missed = await self._ask(
-                history.after(missed.last, channels, page.count, waits_for_partner=False)
+                history.after(
+                    missed.last,
+                    channels,
+                    page.count,
+                    waits_for_partner=False,
+                    complete_at=self._complete_at,
+                )
             )
             if missed.incomplete and EVERYONE not in missed.incomplete:
                 gaps += [Gap(seconds, missed.start, channel) for channel in missed.incomplete]

@@ -47,12 +47,17 @@ class RedisSession(BrokerSession):
         await self._receiver.wait_subscribed(channels)
 
     async def publish(self, channel: str, data: Data) -> None:
+        timeout = self._commands.timings.publish_timeout
         if self._receiver.is_pending(channel):
-            with trio.move_on_after(self._commands.timings.publish_timeout):
+            began = trio.current_time()
+            with trio.move_on_after(timeout):
                 await self._receiver.wait_pending(channel)
+            timeout = max(0.0, timeout - (trio.current_time() - began))
         retention = self.find_retention(channel)
         if retention is None:
-            await self._commands.request("PUBLISH", self._keys.plain(channel), data)
+            await self._commands.request(
+                "PUBLISH", self._keys.plain(channel), data, timeout=timeout
+            )
             return
         names, arguments = publish_arguments(self._keys, channel, data, *retention)
-        await self._commands.run_script(PUBLISH, names, arguments)
+        await self._commands.run_script(PUBLISH, names, arguments, timeout=timeout)
