@@ -461,9 +461,9 @@ def test_servers_that_cannot_work() -> None:
     async def handler(conn: Connection[None]) -> None: ...
 
     with pytest.raises(InvalidOption, match="use NativeTransport"):
-        serve(handler, transport=TrioWebsocketTransport(), fragments=True)
+        serve(handler, "127.0.0.1", 0, transport=TrioWebsocketTransport(), fragments=True)
     with pytest.raises(InvalidOption, match="serve an async handler"):
-        serve(Socket, transport=NativeTransport(), fragments=True)
+        serve(Socket, "127.0.0.1", 0, transport=NativeTransport(), fragments=True)
 
 
 async def test_the_far_link_may_look_at_fragments(autojump_clock: MockClock) -> None:
