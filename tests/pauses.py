@@ -13,7 +13,7 @@ from trio.testing import MockClock
 __all__ = ["PAUSING_CLOCK", "block"]
 
 # Meanwhile other threads and processes answer.
-REAL_SECONDS = 0.1
+REAL_SECONDS = 0.2
 
 
 def _run(test: Callable[[], Awaitable[object]], **options: Any) -> None:

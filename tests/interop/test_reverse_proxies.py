@@ -194,7 +194,11 @@ def echo_with_websockets(proxy: Proxy) -> None:
     """A client of another library, with an address of its own, that forges another one."""
     tcp = socket.create_connection(("127.0.0.1", proxy.port), SECONDS, ("127.0.0.2", 0))
     with connect_with_websockets(
-        proxy.url, sock=tcp, ssl=proxy.trusting, additional_headers=FORGED
+        proxy.url,
+        sock=tcp,
+        ssl=proxy.trusting,
+        additional_headers=FORGED,
+        open_timeout=SECONDS,
     ) as client:
         for message in ("hello", b"\x00" * 100_000):
             client.send(message)

@@ -25,6 +25,9 @@ from .server_info import mode_of, refusal
 
 __all__ = ["publish", "refuse_trio_task"]
 
+MOVING = ("ASK ", "MOVED ", "TRYAGAIN", "CLUSTERDOWN")
+"""The beginnings of the errors of a cluster whose slots are being moved."""
+
 RETRY_DELAY = 0.1
 """Seconds between attempts to find the master."""
 
@@ -212,9 +215,10 @@ class BlockingServers:
     def is_temporary(self, error: Exception) -> bool:
         """Whether another server may accept a message that one server refused with this error."""
         errors = self.errors
+        # Early versions of redis-py parse these errors only in their client for clusters.
         is_moving = isinstance(
             error, errors.AskError | errors.TryAgainError | errors.ClusterDownError
-        )
+        ) or str(error).startswith(MOVING)
         # Before Redis 7, the error of a script contains that of its command.
         is_replica = isinstance(error, errors.ReadOnlyError) or "-READONLY " in str(error)
         return is_replica or (is_moving and self.discovery is not None)
