@@ -12,7 +12,7 @@ import pytest
 from tests.interop.peers import running
 
 # `nox -s large_messages` sets 1024.
-MIB = int(os.environ.get("TRIOGLOCK_LARGE_MESSAGE_MIB", "32"))
+MIB = int(os.environ.get("TRIOGLOCK_LARGE_MESSAGE_MIB", "64"))
 
 COMMAND = [sys.executable, "-m", "tests.interop.streaming"]
 
