@@ -181,7 +181,7 @@ calls(
 calls(
     "serve(hub)",
     "target must be a Socket class or an async handler, not <Hub trioglock, 0 subscribers>; "
-    "pass its method, as in hub.socket",
+    "pass its socket, as in hub.socket",
     lambda: serve(Hub(), "127.0.0.1", 0),  # type: ignore[arg-type]
 )
 calls(

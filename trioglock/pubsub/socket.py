@@ -24,6 +24,7 @@ from ..frames import Close, Data, PreparedMessage
 from ..hooks import ConnectionInfo, MaybeAwaitable, Reply, Socket
 from ..http import Request, Response
 from ..server import HandshakeTarget
+from ..server.limits import RETRY_AFTER
 from .history import MessageHistory, format_id, parse_id
 from .message import INCOMING, TOPIC_PREFIX, Event, Gap, Message, check_channel
 from .patterns import ChannelFilter
@@ -40,9 +41,6 @@ _logger = logging.getLogger("trioglock.pubsub")
 
 TRY_AGAIN_LATER = 1013
 """Registered with IANA for RFC 6455, section 7.4.2."""
-
-RETRY_AFTER = 5
-"""Seconds after which a client may try again."""
 
 
 class EventFrames:
@@ -375,4 +373,4 @@ def refuse_temporarily(request: Request, error: Exception) -> Response:
     """Log why a client cannot be subscribed at the moment; return the response."""
     name = request.peer or "a client"
     _logger.info("%s: refused with 503: %s", name, redact_line(str(error)))
-    return Response(503, "try again later\n", {"Retry-After": str(RETRY_AFTER)})
+    return Response(503, "try again later\n", RETRY_AFTER)

@@ -17,7 +17,7 @@ import trio
 
 from .._hints import describe_value
 from ..errors import InvalidOption
-from ..transports.listeners import describe_peer, peer_name
+from ..transports.listeners import format_peer, peer_name
 
 __all__ = [
     "ClientAddress",
@@ -68,7 +68,8 @@ class ClientAddress(NamedTuple):
 
 def client_address(stream: trio.abc.Stream) -> ClientAddress:
     """Return the address of the peer of a stream."""
-    name, text = peer_name(stream), describe_peer(stream)
+    name = peer_name(stream)
+    text = format_peer(name)
     if isinstance(name, tuple):
         try:
             return ClientAddress(text, _plain(ip_address(str(name[0]))))

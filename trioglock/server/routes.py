@@ -197,7 +197,7 @@ def check_target(target: ServeTarget, flow: FlowOptions) -> None:
         return
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
         # A Hub, for example, has a target as an attribute.
-        hint = "; pass its method, as in hub.socket" if hasattr(target, "socket") else ""
+        hint = "; pass its socket, as in hub.socket" if hasattr(target, "socket") else ""
         raise InvalidOption(
             f"target must be a Socket class or an async handler, not {target!r}{hint}"
         )

@@ -26,6 +26,7 @@ __all__ = [
     "address_of",
     "describe_peer",
     "format_address",
+    "format_peer",
     "open_tcp",
     "open_unix",
     "peer_name",
@@ -285,7 +286,15 @@ def describe_peer(stream: trio.abc.Stream) -> str:
     Args:
         stream: any stream; the address is "" for unknown kinds.
     """
-    name = peer_name(stream)
+    return format_peer(peer_name(stream))
+
+
+def format_peer(name: tuple[Any, ...] | str | None) -> str:
+    """Format what :func:`peer_name` has returned.
+
+    Args:
+        name: the address; the result is "" for an unknown one.
+    """
     if isinstance(name, tuple):
         return format_address(name)
     # The path of a Unix socket, which the peer chooses.
