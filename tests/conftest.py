@@ -48,14 +48,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Import a share of the test modules, before each worker collects all of them.
+    """Import a share of the test modules, before each worker collects the whole suite.
 
     In a fresh clone the workers would otherwise all compile the same modules at the same time.
     """
     worker = getattr(session.config, "workerinput", None)
-    if worker is None:
-        return
     tests = Path(__file__).parent
+    if worker is None or [Path(name).resolve() for name in session.config.args] != [tests]:
+        return
     for path in sorted(tests.rglob("test_*.py"))[
         int(worker["workerid"][2:]) :: worker["workercount"]
     ]:
