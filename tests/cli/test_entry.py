@@ -15,7 +15,7 @@ from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import serve_in_thread, target_in_thread
 from tests.forks import Fork, run_forks
 from tests.scripts import run_python
-from trioglock import InvalidOption, version
+from trioglock import Backoff, InvalidOption, version
 from trioglock._redact import HIDDEN
 from trioglock.cli import main
 from trioglock.cli.echo import Echo
@@ -70,6 +70,7 @@ def test_a_command_that_cannot_be_imported(
 ) -> None:
     """Its help and its error say so, and the other commands work."""
     monkeypatch.setitem(sys.modules, "trioglock.cli.publish", None)
+    monkeypatch.setattr("trioglock.cli.demo.BACKOFF", Backoff(initial=0.01))
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert "publish  Not available here." in text
