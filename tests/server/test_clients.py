@@ -1,4 +1,4 @@
-"""Clients of other libraries, plain and with TLS, on both transports.
+"""Clients of other libraries, on both transports, and plain and with TLS on the native one.
 
 :mod:`tests.server.clients.play` has what each of them does and expects.
 """
@@ -80,20 +80,23 @@ async def test_clients_of_other_libraries(
     urls = []
     async with AsyncExitStack() as stack:
         stack.enter_context(trio.fail_after(SECONDS))
-        for transport in (NativeTransport, TrioWebsocketTransport):
-            for ssl_context in (None, server_context()):
-                server = await stack.enter_async_context(
-                    serve(
-                        behaviours,
-                        "127.0.0.1",
-                        0,
-                        ssl_context=ssl_context,
-                        select_subprotocol=behaviours.choose,
-                        max_size=2**21,
-                        transport=transport(),
-                    )
+        for transport, ssl_context in (
+            (NativeTransport, None),
+            (NativeTransport, server_context()),
+            (TrioWebsocketTransport, server_context()),
+        ):
+            server = await stack.enter_async_context(
+                serve(
+                    behaviours,
+                    "127.0.0.1",
+                    0,
+                    ssl_context=ssl_context,
+                    select_subprotocol=behaviours.choose,
+                    max_size=2**21,
+                    transport=transport(),
                 )
-                urls.append(f"{'wss' if ssl_context else 'ws'}://127.0.0.1:{server.port}")
+            )
+            urls.append(f"{'wss' if ssl_context else 'ws'}://127.0.0.1:{server.port}")
         done = await trio.run_process(
             [*command(language), certificate, *urls],
             capture_stdout=True,
