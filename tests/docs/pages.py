@@ -18,6 +18,7 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
+import pytest
 import trio
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
@@ -169,11 +170,12 @@ async def await_within_10_seconds(coroutine: types.CoroutineType[Any, Any, None]
 
 def run_test(test: Callable[..., Any]) -> None:
     """Call a test with the fixtures that the pages use."""
+    wanted = inspect.signature(test).parameters
     if not inspect.iscoroutinefunction(test):
-        test()
+        with pytest.MonkeyPatch.context() as patch:
+            test(**{name: patch for name in wanted if name == "monkeypatch"})
         return
     clock = MockClock(autojump_threshold=0)
-    wanted = inspect.signature(test).parameters
 
     async def main() -> None:
         async with AsyncExitStack() as stack:
