@@ -301,7 +301,7 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def restarts(session: nox.Session) -> None:
     """Restart workers and Redis under 500 clients with trioglock.js. Needs Node and Redis."""
-    session.install(".[test]")
+    session.install(".", *TEST)
     session.run("python", "-m", "tests.soak.browsers", *session.posargs)
 
 
