@@ -17,26 +17,24 @@ PAGES = ["adding-a-codec", "adding-an-overflow-policy", "adding-a-transport"]
 
 POLICY = """
 import trio, trio.testing
-from trioglock import Gap, connect
+from trioglock import MemoryTransport, connect
 from trioglock.connection.subscriptions.updates import make_updates_queue
-from trioglock.testing import MockServer
 
 async def main():
-    async with (
-        MockServer(memory=True) as server,
-        connect(
-            server.url, stream=server.open_stream, max_queue=3, overflow="drop_waiting"
-        ) as conn,
-    ):
-        peer = await server.accept()
+    transport = MemoryTransport()
+    async with connect(
+        "ws://memory.test/", transport=transport, max_queue=3, overflow="drop_waiting"
+    ) as conn:
+        peer = await transport.accept()
         for number in "01234":
-            await peer.send(number)
+            await peer.write([number])
             await trio.testing.wait_all_tasks_blocked()
         print(await conn.receive_batch(), conn.statistics().dropped)
         queue = make_updates_queue(["a"], 3, "drop_waiting", conn._session.emitter)
         for number in "01234":
             queue.add(number)
         print(list(queue.items), queue.dropped)
+        conn.abort()
 
 trio.run(main)
 """
