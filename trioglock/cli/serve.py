@@ -522,7 +522,7 @@ async def _wait_changed(watcher: SourceWatcher) -> None:
 
 async def _close_with_parent(close: Callable[[], None]) -> None:
     """Close when standard input ends, because the process that started this worker has ended."""
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:  # type: ignore[attr-defined, unused-ignore]
         while await stdin.receive_some():
             pass
     close()

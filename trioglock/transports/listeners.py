@@ -152,6 +152,7 @@ async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None)
 
 
 def _remove_stale(path: Path) -> None:
+    assert hasattr(socket, "AF_UNIX")
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return  # bind() raises the error
