@@ -1,7 +1,7 @@
 """Runs a module on Linux as if it ran on macOS or Windows: ``python -m tests.other_system``.
 
-Modules of the package get a standard library without the functions that the other system lacks.
-Other modules get the real one, because trio and other libraries depend on the real system::
+The modules of the package, and of the tests, get a standard library without the functions that the
+other system lacks. Other modules get the real one, because trio depends on the real system::
 
     python -m tests.other_system win32 trioglock serve
     python -m tests.other_system darwin pytest tests/server
@@ -10,7 +10,7 @@ Other modules get the real one, because trio and other libraries depend on the r
 from __future__ import annotations
 
 import builtins
-import enum
+import itertools
 import os
 import runpy
 import select
@@ -52,7 +52,7 @@ POSIX_MODULES = frozenset({"fcntl", "grp", "posix", "pty", "pwd", "resource", "t
 
 
 def pretend(system: str) -> None:
-    """Let modules of the package that are imported from now on see another system.
+    """Let modules of the package and the tests that are imported from now on see another system.
 
     Args:
         system: the value of ``sys.platform``: ``"darwin"`` or ``"win32"``.
@@ -76,8 +76,8 @@ def pretend(system: str) -> None:
         fakes["os"].read = _read
         fakes["os"].write = _write
         fakes["select"].select = _select
-        left = {s.name: s.value for s in signal.Signals if s.name not in missing["signal"]}
-        fakes["signal"].Signals = enum.IntEnum("Signals", left)
+        left = {s.name: s for s in signal.Signals if s.name not in missing["signal"]}
+        fakes["signal"].Signals = types.SimpleNamespace(__members__=left)
     import_module = builtins.__import__
 
     def import_fake(
@@ -88,14 +88,14 @@ def pretend(system: str) -> None:
         level: int = 0,
     ) -> Any:
         importer = "" if globals is None else globals.get("__name__", "")
-        if level == 0 and importer.partition(".")[0] == "trioglock":
+        if level == 0 and importer.partition(".")[0] in ("tests", "trioglock"):
             if is_windows and name in POSIX_MODULES:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             if name in fakes:
                 return fakes[name]
         return import_module(name, globals, locals, fromlist, level)
 
-    builtins.__import__ = import_fake
+    builtins.__import__ = import_fake  # type: ignore[assignment]
 
 
 def _without(module: types.ModuleType, missing: Iterable[str] = ()) -> types.ModuleType:
@@ -120,8 +120,9 @@ def _write(fd: int, data: bytes) -> int:
 
 
 def _select(*arguments: Any) -> Any:
-    for waiting in arguments[:3]:
-        assert all(stat.S_ISSOCK(os.fstat(fd).st_mode) for fd in waiting)
+    for file in itertools.chain(*arguments[:3]):
+        fd = file if isinstance(file, int) else file.fileno()
+        assert stat.S_ISSOCK(os.fstat(fd).st_mode)
     return select.select(*arguments)
 
 

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import InvalidOption
 from ..retry import Backoff
 from .streams import print_line, print_log
 
 if TYPE_CHECKING:
     from .serve import Settings
 
-__all__ = ["READY", "end_line", "run_workers"]
+__all__ = ["READY", "SIGNALS", "end_line", "run_workers"]
+
+SIGNALS: frozenset[int] = frozenset(
+    {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+)
 
 START_TIMEOUT = 30
 READY = b"\0"
@@ -62,12 +65,10 @@ async def run_workers(settings: Settings) -> int:
     Args:
         settings: the settings of the command.
     """
-    if sys.platform == "win32" or not hasattr(socket, "SO_REUSEPORT"):
-        raise InvalidOption("--workers requires a system with SO_REUSEPORT, such as Linux")
     with (
         print_log(_logger.name, settings.log_level),
         _reserve_port(settings) as port,
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+        trio.open_signal_receiver(*SIGNALS) as signals,
     ):
         workers = Workers(replace(settings, port=port))
         return await workers.run(signals)

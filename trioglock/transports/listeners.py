@@ -85,7 +85,7 @@ def _bind(bound: socket.socket, address: tuple[Any, ...]) -> None:
         if error.errno is None:
             raise
         where = f"{address[0]}:{address[1]}"
-        text = f"cannot listen on {where}: {os.strerror(error.errno)}"
+        text = f"cannot listen on {where}: {error.strerror}"
         raise OSError(error.errno, text) from None
 
 
