@@ -98,6 +98,10 @@ class Page:
         text = re.sub(r"^```.*?^```$", "", self.text, flags=re.MULTILINE | re.DOTALL)
         return set(re.findall(r"`([^`\n]+)`", text))
 
+    def python_blocks(self) -> list[str]:
+        """The source of the Python blocks, in order."""
+        return re.findall(r"^```python\n(.*?)^```", self.text, re.MULTILINE | re.DOTALL)
+
     def rows(self, heading: str) -> list[list[str]]:
         """The cells of the first table below a heading, without the table's head."""
         table = re.search(

@@ -202,7 +202,7 @@ async def test_compression_costs_an_idle_connection_little() -> None:
 def test_fault_38_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> None:
     """A small factor of the message, however small its fragments or its chunks are."""
     size = 2  # two bytes are the smallest new object
-    message = os.urandom(2**14).hex().encode()
+    message = os.urandom(2**13).hex().encode()
     payload = packed(message)[0] if kind == "deflate" else message
     first = {"text": TEXT, "binary": BINARY, "deflate": TEXT | RSV1}[kind]
     wire = bytearray()
