@@ -65,9 +65,9 @@ class Page:
     def run(self, url: str) -> None:
         """Check every block, then call the tests that the Python blocks define."""
         document = SYBIL.parse(self.path)
-        # A module of its own: dataclasses look theirs up.
-        document.namespace = types.ModuleType("page").__dict__
-        document.namespace |= {"URL": url, "printed": ""}
+        # Not the attributes of a module: from Python 3.15 on, a traceback with the code of a module
+        # whose loader is None warns.
+        document.namespace = {"__name__": "page", "URL": url, "printed": ""}
         for example in document.examples():
             example.evaluate()
         for name, value in list(document.namespace.items()):
