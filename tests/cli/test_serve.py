@@ -20,7 +20,7 @@ from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import serve_in_process, serve_in_thread
 from tests.cli.terminal import Terminal
 from tests.server.helpers import Answer, plain_request
-from trioglock import InvalidOption
+from trioglock import ConnectionClosedOK, InvalidOption, connect
 from trioglock.cli import main
 from trioglock.cli.serve import Settings, describe_server, load_target, open_server
 from trioglock.pubsub import Hub
@@ -70,9 +70,15 @@ async def test_terminal(window: Terminal) -> None:
 
 @pytest.mark.slow
 async def test_process() -> None:
-    """The output has the address and that of the page; SIGTERM ends it with exit code 0."""
-    async with serve_in_process() as (process, at):
+    """The output has the address and that of the page.
+
+    SIGTERM closes connections with 1001 and ends it with exit code 0.
+    """
+    async with serve_in_process() as (process, at), connect(f"ws://{at}/") as conn:
         assert await process.line() == f"live page: http://{at}/"
+        process.process.terminate()
+        with pytest.raises(ConnectionClosedOK, match="1001"):
+            await conn.receive()
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from .plain_requests import PlainRequests, check_health_path
 from .reload import SourceWatcher, restart
 from .static_files import MAX_FILE_SIZE, StaticFiles
 from .streams import print_line, print_log
-from .workers import READY, end_line, run_workers
+from .workers import READY, SIGNALS, end_line, run_workers
 
 __all__ = ["Settings", "command", "describe_server", "load_target", "open_server"]
 
@@ -52,10 +52,6 @@ DEFAULT_NAME = "trioglock"
 KINDS = (
     "a Hub, a Channels, a Socket class, a function that returns a Socket, an async handler, or a "
     "mapping of paths to targets"
-)
-
-SIGNALS: frozenset[int] = frozenset(
-    {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
 )
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
@@ -122,6 +118,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InvalidOption(f"--workers must be at least 1, not {self.workers}")
+        if self.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
+            raise InvalidOption("--workers requires a system with SO_REUSEPORT, such as Linux")
         given = (self.redis, self.history, self.name)
         if self.target is not None and (self.sharded or any(one is not None for one in given)):
             raise InvalidOption(
@@ -540,7 +538,7 @@ async def _wait_changed(watcher: SourceWatcher) -> None:
 
 async def _close_with_parent(close: Callable[[], None]) -> None:
     """Close when standard input ends, because the process that started this worker has ended."""
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:  # type: ignore[attr-defined, unused-ignore]
         while await stdin.receive_some():
             pass
     close()

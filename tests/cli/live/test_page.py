@@ -6,10 +6,7 @@ import contextlib
 import io
 import json
 import re
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +15,8 @@ from websockets import Subprotocol
 from websockets.sync.client import connect as connect_program
 
 from tests.browser import FOREIGN, browser, expect, keep_screenshot
-from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import publish_request, serve_in_thread
 from tests.pubsub.redis_server import RealRedis, find_port
-from tests.scripts import ROOT
 from trioglock.cli import main
 from trioglock.cli.live.sockets import LIVE, PUBLISH
 
@@ -60,29 +55,6 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
     for page in opened:
         page.close()
     assert errors == []
-
-
-@contextmanager
-def serve_workers(*arguments: str) -> Iterator[str]:
-    """``trioglock serve`` with two worker processes; its address."""
-    command = [
-        *COMMAND,
-        "serve",
-        "--port",
-        "0",
-        "--shutdown-timeout",
-        "1",
-        "--workers",
-        "2",
-        *arguments,
-    ]
-    with subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
-    ) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[2]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
 
 
 def publish(channel: str, message: str, *arguments: str) -> str:
@@ -130,8 +102,12 @@ def test_messages(open_page: OpenPage, tmp_path: Path) -> None:
 
 
 def test_workers(redis: RealRedis, open_page: OpenPage) -> None:
-    """A page shows the messages of all processes, and which of them it is connected to."""
-    with serve_workers("--redis", redis.url) as at:
+    """A page shows the messages of all of them, and to which process it is connected."""
+    settings: dict[str, Any] = {"redis": redis.url, "workers": 2, "ready_fd": 0}
+    with (
+        serve_in_thread(**settings) as at,
+        serve_in_thread(**settings, port=int(at.rpartition(":")[2])),
+    ):
         pages = [open_page(at) for _ in range(4)]
         assert publish("news", "hello", "--redis", redis.url) == "published on news"
         assert publish("news", "again", "--to", f"ws://{at}") == "published on news"
