@@ -187,13 +187,13 @@ async def test_32_failures_do_not_leak() -> None:
         await trio.sleep(1)
 
         async def round_of_failures() -> int:
-            for _ in range(60):
+            for _ in range(40):
                 with pytest.raises(gossip.RequestRefused):
                     await client.fetch_game("Atlantis")
                 server.fail("channels/subscribe", "no")
                 with pytest.raises(gossip.RequestRefused):
                     await client.subscribe("testing")
-            server.server.reject(503, times=60)
+            server.server.reject(503, times=40)
             await server.abort()
             await client.wait_offline()
             for _ in range(20):
@@ -213,7 +213,7 @@ async def test_32_failures_do_not_leak() -> None:
         server.server.reject(503, times=1000)
         await round_of_failures()
         before = await round_of_failures()
-        for _ in range(3):
+        for _ in range(2):
             after = await round_of_failures()
         # Each round leaves one client of the server, which the server keeps.
         assert after - before < 60
