@@ -25,6 +25,7 @@ OTHERS = {
     "hypercorn",
     "jq",
     "npm",
+    "pre-commit",
     "pytest",
     "redis-cli",
 }

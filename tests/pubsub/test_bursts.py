@@ -11,7 +11,7 @@ import trio
 
 from tests.pubsub.helpers import SECONDS, joined
 from tests.pubsub.redis_server import RealRedis
-from tests.server.writes import CountingClient, counting_clients, counts_writes
+from tests.server.writes import CountingClient, counting_clients, counts_writes, writes_immediately
 from trioglock.pubsub import Hub, Message
 from trioglock.server import Server, serve
 
@@ -110,6 +110,7 @@ async def test_a_chunk_from_redis(redis: RealRedis, history: int | None, listens
         await assert_one_write(clients)
 
 
+@writes_immediately
 async def test_a_burst_larger_than_write_limit_is_not_dropped() -> None:
     """A client that reads is not slow because its messages are held back."""
     hub = Hub(max_queue=1, overflow="close")

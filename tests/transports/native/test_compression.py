@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import struct
+import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -369,7 +370,18 @@ async def test_fault_42_other_tasks_run_while_tiny_frames_are_decoded(kind: str,
 # The end of a link.
 
 
-@pytest.mark.parametrize("end", ["closed", "corrupt", "reset", "write fails"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "closed",
+        "corrupt",
+        "reset",
+        pytest.param(
+            "write fails",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="nothing is written at once"),
+        ),
+    ],
+)
 async def test_fault_39_a_link_that_has_ended_is_freed_at_once(end: str) -> None:
     """No reference cycle is left: it is freed while the collector is off."""
     near, far = socket.socketpair()
