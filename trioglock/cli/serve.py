@@ -78,6 +78,10 @@ Examples:
   trioglock serve echo
 """
 
+SHARDED_PAGE = (
+    "the page shows all channels, which no client of a sharded hub receives: leave out --page"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -94,6 +98,7 @@ class Settings:
     redis: str | None = field(default=None, repr=False)
     name: str | None = None
     history: int | None = None
+    sharded: bool = False
     drain: float = 0
     shutdown_timeout: float = 30
     page: bool | None = None
@@ -116,15 +121,17 @@ class Settings:
         if self.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
             raise InvalidOption("--workers requires a system with SO_REUSEPORT, such as Linux")
         given = (self.redis, self.history, self.name)
-        if self.target is not None and any(value is not None for value in given):
+        if self.target is not None and (self.sharded or any(one is not None for one in given)):
             raise InvalidOption(
-                "--redis, --history and --name configure a new Hub: pass them to your target "
-                "instead"
+                "--redis, --history, --sharded and --name configure a new Hub: pass them to your "
+                "target instead"
             )
         if self.workers > 1 and self.target is None and self.redis is None:
             raise InvalidOption("a Hub in several workers requires --redis to connect them")
         if self.history and self.redis is None:
             raise InvalidOption("--history requires --redis")
+        if self.sharded and self.redis is None:
+            raise InvalidOption("--sharded requires --redis with a Redis Cluster")
         if self.target is None:
             self.make_hub()
         elif self.target != "echo" and not all(self.target.partition(":")):
@@ -185,8 +192,10 @@ class Settings:
         return None if self.static is None else StaticFiles(self.static)
 
     def make_hub(self) -> Hub:
-        broker = RedisBroker(self.redis, history=self.history) if self.redis is not None else None
-        return Hub(DEFAULT_NAME if self.name is None else self.name, broker)
+        name = DEFAULT_NAME if self.name is None else self.name
+        if self.redis is None:
+            return Hub(name)
+        return Hub(name, RedisBroker(self.redis, history=self.history, sharded=self.sharded))
 
 
 @click.command("serve", short_help="Serve a hub, channels or a target.", epilog=EPILOG)
@@ -216,6 +225,11 @@ class Settings:
     type=click.IntRange(1),
     metavar="N",
     help="Number of messages that Redis keeps for each channel of the new Hub.",
+)
+@click.option(
+    "--sharded",
+    is_flag=True,
+    help="Spread the channels of the new Hub over the nodes of a Redis Cluster. There is no page.",
 )
 @click.option(
     "--origin",
@@ -421,6 +435,10 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
     hubs = dict.fromkeys([owner for owner in owners if isinstance(owner, Hub)])
     if not isinstance(target, Hub) and settings.page:
         raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
+    if isinstance(target, Hub) and target.broker.sharded:
+        if settings.page:
+            raise InvalidOption(SHARDED_PAGE)
+        rules.has_page = False
     if settings.is_worker and any(isinstance(hub.broker, MemoryBroker) for hub in hubs):
         raise InvalidOption(
             f"{settings.target} connects only the clients of one process: give its Hub a broker, "
@@ -540,6 +558,8 @@ def describe_server(settings: Settings, target: Any, port: int) -> Iterator[str]
         yield f"Phoenix clients: ws{secure}://{address}/socket/websocket"
     if settings.static is not None:
         yield f"files: http{secure}://{address}/"
+    elif isinstance(target, Hub) and target.broker.sharded:
+        yield "no live page: no client receives all channels of a sharded hub"
     elif isinstance(target, Hub) and settings.access_rules.has_page:
         yield f"live page: http{secure}://{address}/"
     elif isinstance(target, Hub) and settings.page is None:
