@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+import trioglock
 from trioglock.transports.native import link, poller
 
 # A busy machine may stop a test for longer than the default deadline of an example.
@@ -37,6 +42,26 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     use_poller(config.getoption("--poller"))
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(trioglock.__file__).parent, quiet=1, workers=0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Import a share of the test modules, before each worker collects the whole suite.
+
+    In a fresh clone the workers would otherwise all compile the same modules at the same time.
+    """
+    worker = getattr(session.config, "workerinput", None)
+    tests = Path(__file__).parent
+    if worker is None or [Path(name).resolve() for name in session.config.args] != [tests]:
+        return
+    for path in sorted(tests.rglob("test_*.py"))[
+        int(worker["workerid"][2:]) :: worker["workercount"]
+    ]:
+        module = ".".join(path.relative_to(tests.parent).with_suffix("").parts)
+        with suppress(Exception, pytest.skip.Exception):  # the collection reports it
+            importlib.import_module(module)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -20,6 +20,8 @@ from trioglock.cli.conversation import Conversation, ConversationPlan
 from trioglock.testing import MockPeer, MockServer, echo
 
 Script = Callable[[MockPeer], Awaitable[None]]
+
+needs_sighup = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGHUP")
 
 
 async def conversation(console: FakeConsole, script: Script, **plan: object) -> tuple[int, float]:
@@ -154,7 +156,11 @@ async def test_ctrl_c_closes_with_1000(autojump_clock: MockClock) -> None:
 @pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize(
     ("name", "code", "close"),
-    [("SIGINT", 130, 1000), ("SIGTERM", 143, 1001), ("SIGHUP", 129, 1001)],
+    [
+        ("SIGINT", 130, 1000),
+        ("SIGTERM", 143, 1001),
+        pytest.param("SIGHUP", 129, 1001, marks=needs_sighup),
+    ],
 )
 async def test_signals_close(
     name: str, code: int, close: int, once: bool, autojump_clock: MockClock
@@ -163,7 +169,7 @@ async def test_signals_close(
 
     async def script(peer: MockPeer) -> None:
         await peer.expect("hi")
-        os.kill(os.getpid(), signal.Signals[name])
+        signal.raise_signal(getattr(signal, name))
         await peer.expect_close(close)
 
     console = FakeConsole("hi", left_open=True)
@@ -171,8 +177,9 @@ async def test_signals_close(
     assert (got, console.events) == (code, [])
 
 
-@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGHUP])
-async def test_a_repeated_hangup(second: signal.Signals, autojump_clock: MockClock) -> None:
+@needs_sighup
+@pytest.mark.parametrize("second", ["SIGINT", "SIGHUP"])
+async def test_a_repeated_hangup(second: str, autojump_clock: MockClock) -> None:
     """SIGHUP or SIGINT after SIGHUP does not drop the connection: the close is confirmed."""
 
     async def script(peer: MockPeer) -> None:
@@ -184,8 +191,8 @@ async def test_a_repeated_hangup(second: signal.Signals, autojump_clock: MockClo
             await confirm(data)
 
         peer.stream.send_all = late  # type: ignore[method-assign, assignment]
-        for number in (signal.SIGHUP, second):
-            os.kill(os.getpid(), number)
+        for number in (signal.SIGHUP, getattr(signal, second)):
+            signal.raise_signal(number)
             await trio.sleep(0.5)
         signalled.set()
         await peer.expect_close(1001)
@@ -203,7 +210,7 @@ async def test_the_second_ctrl_c_drops_the_connection(autojump_clock: MockClock)
         # The peer no longer writes, so it cannot confirm.
         peer.stream.send_all = lambda *_: trio.sleep_forever()  # type: ignore[method-assign]
         for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             await trio.sleep(0.5)
 
     console = FakeConsole("hi", has_prompt=True, left_open=True)
@@ -216,7 +223,7 @@ async def test_ctrl_c_while_it_connects(autojump_clock: MockClock) -> None:
     async with MockServer(memory=True) as server:
 
         async def dial() -> trio.abc.Stream:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             await trio.sleep_forever()
             raise AssertionError
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import ssl
-import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,9 @@ import pytest
 import trio
 import trustme
 
-from tests.cli.helpers import COMMAND, SECONDS, Running, environment, run_command, started
+from tests.cli.helpers import Running, run_command, started
 from tests.cli.serving import serve_in_process
 from tests.pubsub.redis_server import RealRedis
-from tests.scripts import ROOT
 from tests.server.helpers import plain_request
 from trioglock import Connection, ConnectionClosedError, ConnectionClosedOK, connect
 from trioglock.channels import broadcast, disconnect
@@ -48,7 +46,6 @@ hub = Hub()
 if "REDIS" in os.environ:
     hub = Hub(broker=RedisBroker(os.environ["REDIS"]))
 channels = Channels({"room:*": Room}, hub=hub, id=lambda user: "user:1")
-broken = 1
 """
 
 TOKEN = "open-sesame"
@@ -76,39 +73,14 @@ async def get_pid(url: str) -> int:
         return int(await conn.receive())
 
 
-@asynccontextmanager
-async def start_with_full_disk(
-    *arguments: str, **env: str
-) -> AsyncIterator[tuple[trio.Process, str]]:
-    """``trioglock serve`` whose stderr cannot be written, and its URL."""
-    with Path("/dev/full").open("wb") as full:
-        process = await trio.lowlevel.open_process(
-            [*COMMAND, "serve", "--port", "0", *arguments],
-            cwd=ROOT,
-            env=environment(**env),
-            stdout=subprocess.PIPE,
-            stderr=full,
-        )
-    assert process.stdout is not None
-    try:
-        with trio.fail_after(SECONDS):
-            async with process.stdout as output:
-                line = b""
-                while not line.endswith(b"\n"):
-                    line += await output.receive_some()
-            yield process, f"ws://{line.split()[2].decode()}/"
-    finally:
-        with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-
-
 @pytest.mark.redis
 async def test_redis(redis: RealRedis) -> None:
-    """The browsers of both processes receive each message once."""
-    options = ("--redis", redis.url, "--workers", "2")
-    async with serve_in_process(*options) as (_, at), trio.open_nursery() as nursery:
+    """The browsers of both processes receive each message once.
+
+    Each worker requires the token, and has it neither in its arguments nor in its environment.
+    """
+    options = ("--redis", redis.url, "--workers", "2", "--publish-token", TOKEN)
+    async with serve_in_process(*options) as (process, at), trio.open_nursery() as nursery:
         received: list[list[Any]] = [[] for _ in range(20)]
 
         async def subscribe(messages: list[Any]) -> None:
@@ -128,6 +100,17 @@ async def test_redis(redis: RealRedis) -> None:
             await trio.sleep(0.01)
         for messages in received:
             assert [text for text in messages if text != "ping"] == ["one", "two", "the end"]
+        for token, code in ((TOKEN, 0), ("guess", 1)):
+            arguments = ("x", "y", "--to", f"ws://{at}", "--publish-token", token)
+            assert (await run_command("publish", *arguments)).code == code
+        tasks = Path("/proc", str(process.process.pid), "task")
+        if tasks.exists():
+            children = [path.read_text().split() for path in tasks.glob("*/children")]
+            workers = [pid for pids in children for pid in pids]
+            assert len(workers) == 2
+            for pid in workers:
+                for name in ("cmdline", "environ"):
+                    assert TOKEN.encode() not in Path("/proc", pid, name).read_bytes()
         nursery.cancel_scope.cancel()
 
 
@@ -158,31 +141,52 @@ async def test_the_clients_of_channels_in_all_workers_receive_broadcasts(
             assert [event async for event in first] == [event async for event in second] == []
 
 
-async def test_restart_and_replacement(env: dict[str, str]) -> None:
-    """A killed worker is restarted. SIGHUP replaces all of them, and no client is refused.
+async def test_replacement(env: dict[str, str], tmp_path: Path) -> None:
+    """SIGHUP replaces all workers, which read the certificate again, and no client is refused.
 
-    A second SIGHUP after the first worker was replaced leads to another replacement. With --drain,
-    clients are closed with 1012.
+    A file that cannot be used leaves the old workers as they are. A second SIGHUP after the first
+    worker was replaced leads to another replacement. With --drain, clients are closed with 1012,
+    also those of workers whose parent is killed. The log of a worker has the level of its messages.
     """
-    async with run(env, "--workers", "2", "--drain", "0.1") as (process, url):
-        first: set[int] = set()
-        while len(first) < 2:
-            first.add(await get_pid(url))
-        victim = first.pop()
-        os.kill(victim, signal.SIGKILL)
-        old = set(first)
+    authority, file = trustme.CA(), tmp_path / "certificate"
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+
+    def renew() -> bytes:
+        issued = authority.issue_cert("127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(file))
+        return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
+
+    async def get_certificate() -> bytes | None:
+        stream = await trio.open_ssl_over_tcp_stream(
+            "127.0.0.1", port, ssl_context=trust, https_compatible=True
+        )
+        async with stream:
+            await stream.send_all(plain_request("/"))
+            assert b"426 " in await stream.receive_some()
+            certificate: bytes | None = stream.getpeercert(binary_form=True)
+            return certificate
+
+    certificate = renew()
+    options = ("--workers", "2", "--drain", "0.1", "--tls-cert", str(file), "--log-level", "info")
+    async with started("serve", "app:SendPid", "--port", "0", *options, **env) as running:
+        at = (await running.line()).split()[2]
+        port = int(at.rpartition(":")[2])
+        open_connection = partial(connect, f"wss://{at}/", ssl_context=trust)
         async with AsyncExitStack() as clients:
             connections: dict[int, Connection[None]] = {}
             while len(connections) < 2:
-                try:
-                    conn = await clients.enter_async_context(connect(url))
-                    pid = int(await conn.receive())
-                except Exception:
-                    await trio.sleep(0.05)
-                else:
-                    connections[pid] = conn
-            assert victim not in connections
-            old |= connections.keys()
+                conn = await clients.enter_async_context(open_connection())
+                connections[int(await conn.receive())] = conn
+            assert await get_certificate() == certificate
+            await running.read_errors(b"INFO trioglock.server: 127.0.0.1:")
+            file.write_text("")
+            running.process.send_signal(signal.SIGHUP)
+            await running.read_errors(
+                b"WARNING trioglock.serve: keeping the old workers: --tls-cert: "
+            )
+            assert await get_certificate() == certificate
+            certificate = renew()
             first_closed = trio.Event()
 
             async def expect_close(conn: Connection[None]) -> None:
@@ -193,13 +197,26 @@ async def test_restart_and_replacement(env: dict[str, str]) -> None:
             async with trio.open_nursery() as nursery:
                 for conn in connections.values():
                     nursery.start_soon(expect_close, conn)
-                process.process.send_signal(signal.SIGHUP)
+                running.process.send_signal(signal.SIGHUP)
                 await first_closed.wait()
-                process.process.send_signal(signal.SIGHUP)
-        await process.read_errors(b"all workers replaced", 2)
-        new = {await get_pid(url) for _ in range(30)}
+                running.process.send_signal(signal.SIGHUP)
+        await running.read_errors(b"INFO trioglock.serve: all workers replaced", 2)
+        assert await get_certificate() == certificate
+        new: set[int] = set()
+        for _ in range(30):
+            async with open_connection() as conn:
+                new.add(int(await conn.receive()))
         assert len(new) == 2
-        assert not new & old
+        assert not new & connections.keys()
+        async with open_connection() as conn:
+            await conn.receive()
+            running.process.kill()
+            with pytest.raises(ConnectionClosedError, match="1012"):
+                await conn.receive()
+        with suppress(OSError):
+            while True:  # until no worker listens
+                await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+                await trio.sleep(0.02)
 
 
 async def test_drain_of_one_process(env: dict[str, str]) -> None:
@@ -234,9 +251,9 @@ async def interrupt_repeatedly(process: trio.Process) -> None:
         await trio.sleep(0.1)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
 async def test_signals_of_one_process(env: dict[str, str], name: str) -> None:
-    """Each closes connections with 1001, and the exit code is 0."""
+    """Each closes connections with 1001, as SIGTERM does, and the exit code is 0."""
     async with run(env) as (process, url), connect(url) as conn:
         await conn.receive()
         process.process.send_signal(signal.Signals[name])
@@ -245,31 +262,8 @@ async def test_signals_of_one_process(env: dict[str, str], name: str) -> None:
         assert await process.process.wait() == 0
 
 
-async def test_workers_end_with_their_parent(env: dict[str, str]) -> None:
-    """Also if it is killed: they drain and close with 1001."""
-    options = ("app:SendPid", "--workers", "2")
-    with pytest.raises(ConnectionClosedOK, match="1001"):
-        async with (
-            serve_in_process(*options, **env) as (process, at),
-            connect(f"ws://{at}/") as conn,
-        ):
-            await conn.receive()
-            process.process.kill()
-            await conn.receive()
-
-
-async def test_invalid_target(env: dict[str, str]) -> None:
-    """The error is printed once, and the exit code is 1."""
-    options = ("--port", "0", "--workers", "2")
-    done = await run_command("serve", *options, "app:broken", env=env)
-    assert done.code == 1
-    text = "trioglock serve: app:broken must be a Hub, a Channels, a Socket class, "
-    assert done.stderr.startswith(text)
-    assert done.stderr.count("\n") == 1
-
-
 async def test_fault_33_workers_refuse_a_hub_in_memory(env: dict[str, str]) -> None:
-    """Each worker would have subscribers of its own, without the messages of the others."""
+    """Each worker would have subscribers of its own. The error of both is printed once."""
     done = await run_command("serve", "--port", "0", "--workers", "2", "app:hub", env=env)
     assert done.code == 1
     assert done.stdout == ""
@@ -277,63 +271,6 @@ async def test_fault_33_workers_refuse_a_hub_in_memory(env: dict[str, str]) -> N
         "trioglock serve: app:hub connects only the clients of one process: give its Hub a "
         "broker, such as Hub(broker=RedisBroker(url)), or use --workers 1\n"
     )
-
-
-async def test_a_renewed_certificate(tmp_path: Path) -> None:
-    """SIGHUP lets workers read it. A file that cannot be used leaves the old workers as they are.
-
-    The log of a worker has the level of its messages.
-    """
-    authority, file = trustme.CA(), tmp_path / "certificate"
-    trust = ssl.create_default_context()
-    authority.configure_trust(trust)
-
-    def renew() -> bytes:
-        issued = authority.issue_cert("127.0.0.1")
-        issued.private_key_and_cert_chain_pem.write_to_path(str(file))
-        return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
-
-    async def get_certificate() -> bytes | None:
-        stream = await trio.open_ssl_over_tcp_stream(
-            "127.0.0.1", int(at.rpartition(":")[2]), ssl_context=trust, https_compatible=True
-        )
-        async with stream:
-            await stream.send_all(plain_request("/"))
-            assert b"426 " in await stream.receive_some()
-            certificate: bytes | None = stream.getpeercert(binary_form=True)
-            return certificate
-
-    first = renew()
-    options = ("echo", "--workers", "2", "--tls-cert", str(file), "--log-level", "info")
-    async with serve_in_process(*options) as (process, at):
-        assert await get_certificate() == first
-        await process.read_errors(b"INFO trioglock.server: 127.0.0.1:")
-        file.write_text("")
-        process.process.send_signal(signal.SIGHUP)
-        await process.read_errors(b"WARNING trioglock.serve: keeping the old workers: --tls-cert: ")
-        assert await get_certificate() == first
-        second = renew()
-        process.process.send_signal(signal.SIGHUP)
-        await process.read_errors(b"INFO trioglock.serve: all workers replaced")
-        assert await get_certificate() == second
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-async def test_fault_40_unwritable_output_ends_no_server(env: dict[str, str]) -> None:
-    """Workers are restarted and replaced, and the exit code is 0."""
-    async with start_with_full_disk("app:SendPid", "--workers", "2", **env) as (process, url):
-        first = {await get_pid(url)}
-        while len(first) < 2:
-            first.add(await get_pid(url))
-        os.kill(first.pop(), signal.SIGKILL)
-        process.send_signal(signal.SIGHUP)
-        later: set[int] = set()
-        while len(later - first) < 2:  # both are new processes
-            with suppress(Exception):
-                later.add(await get_pid(url))
-            await trio.sleep(0.02)
-        process.terminate()
-        assert await process.wait() == 0
 
 
 @asynccontextmanager
@@ -348,6 +285,34 @@ async def start_slowly(
         while len(files := list(folder.glob("pid.*"))) < 2:
             await trio.sleep(0.02)
         yield running, [int(path.suffix[1:]) for path in files]
+
+
+async def test_faults_40_and_48_replacement_and_restart_without_output(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """A SIGHUP during the start replaces the workers, and a killed worker is restarted.
+
+    Neither this nor output that cannot be written ends the server, and its exit code is 0.
+    """
+    async with start_slowly(tmp_path, 0.5, env) as (running, first):
+        running.process.send_signal(signal.SIGHUP)
+        words = (await running.line()).split()
+        await running.stdout.aclose()
+        await running.stderr.aclose()
+
+        async def get_new(old: Collection[int], count: int) -> set[int]:
+            new: set[int] = set()
+            while len(new) < count:
+                with suppress(Exception):
+                    new |= {await get_pid(f"ws://{words[2]}/")}.difference(old)
+                await trio.sleep(0.1)
+            return new
+
+        second = await get_new(first, 2)
+        os.kill(min(second), signal.SIGKILL)
+        await get_new({*first, *second}, 1)
+        running.process.terminate()
+        assert await running.process.wait() == 0
 
 
 async def test_fault_48_sigterm_ends_a_start(env: dict[str, str], tmp_path: Path) -> None:
@@ -379,33 +344,3 @@ async def test_fault_48_sigterm_while_the_broker_is_unreachable() -> None:
             with trio.fail_after(10):
                 assert (await running.finish()).code == 0
         nursery.cancel_scope.cancel()
-
-
-async def test_fault_48_sighup_during_a_start_replaces_the_workers(
-    env: dict[str, str], tmp_path: Path
-) -> None:
-    """It is neither lost nor the end of the server."""
-    async with start_slowly(tmp_path, 0.5, env) as (running, _):
-        running.process.send_signal(signal.SIGHUP)
-        assert (await running.line()).startswith("serving on")
-        await running.read_errors(b"all workers replaced")
-        running.process.terminate()
-        assert (await running.finish()).code == 0
-
-
-@pytest.mark.redis
-async def test_token(redis: RealRedis) -> None:
-    """Each worker requires it, and has it neither in its arguments nor in its environment."""
-    options = ("--redis", redis.url, "--workers", "2", "--publish-token", TOKEN)
-    async with serve_in_process(*options) as (process, at):
-        for token, code in ((TOKEN, 0), ("guess", 1)):
-            arguments = ("x", "y", "--to", f"ws://{at}", "--publish-token", token)
-            assert (await run_command("publish", *arguments)).code == code
-        tasks = Path("/proc", str(process.process.pid), "task")
-        if tasks.exists():
-            children = [path.read_text().split() for path in tasks.glob("*/children")]
-            workers = [pid for pids in children for pid in pids]
-            assert len(workers) == 2
-            for pid in workers:
-                for name in ("cmdline", "environ"):
-                    assert TOKEN.encode() not in Path("/proc", pid, name).read_bytes()

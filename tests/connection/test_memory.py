@@ -99,7 +99,7 @@ class AsyncCounter(Counter):
 
 
 @pytest.mark.parametrize(
-    ("socket", "total"), [(Counter, 40_000), (AsyncCounter, 10_000)], ids=["def", "async def"]
+    ("socket", "total"), [(Counter, 10_000), (AsyncCounter, 6_000)], ids=["def", "async def"]
 )
 async def test_received_messages_leave_nothing_behind(
     socket: type[Counter], total: int, autojump_clock: MockClock
@@ -127,14 +127,14 @@ async def test_sent_messages_leave_nothing_behind(autojump_clock: MockClock) -> 
         far = await transport.accept()
 
         async def work() -> None:
-            for _ in range(20):
+            for _ in range(10):
                 for _ in range(500):
                     await conn.send("x" * 20)
                 await conn.flush()
                 await far.receive()
 
         await assert_flat(work)
-        assert conn.state == 20_000
+        assert conn.state == 10_000
         await far.aclose()
 
 
@@ -148,7 +148,7 @@ async def test_pings_leave_nothing_behind(autojump_clock: MockClock) -> None:
     async with raw_connection(ping_interval=1, ping_timeout=5, close_timeout=1) as (conn, peer):
 
         async def work() -> None:
-            for _ in range(300):
+            for _ in range(150):
                 await peer.text("life, but no pong")
                 await conn.receive()
                 with trio.move_on_after(1):
@@ -156,7 +156,7 @@ async def test_pings_leave_nothing_behind(autojump_clock: MockClock) -> None:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(discard, peer)
-            await assert_flat(work)
+            await assert_flat(work, noise=0.5)
             nursery.cancel_scope.cancel()
 
 
@@ -178,9 +178,9 @@ async def test_casts_calls_and_cancelled_waits_leave_nothing_behind(
     async with raw_connection(Everything()) as (conn, _):
 
         async def work() -> None:
-            for number in range(500):
+            for number in range(300):
                 conn.cast(number)
-                conn.cast_after(100, number).cancel()
+                conn.cast_after(10, number).cancel()
                 assert await conn.call(number) == number
                 with trio.move_on_after(0.05):
                     await conn.call(number)
@@ -264,7 +264,7 @@ async def test_many_connections_leave_no_object_behind(autojump_clock: MockClock
     """No object and no task remains."""
 
     async def work() -> None:
-        for _ in range(200):
+        for _ in range(120):
             await one_connection()
 
     await assert_flat(work, traced=False, noise=0.5)

@@ -25,6 +25,7 @@ OTHERS = {
     "hypercorn",
     "jq",
     "npm",
+    "pre-commit",
     "pytest",
     "redis-cli",
 }
@@ -93,7 +94,7 @@ def check_trioglock(arguments: list[str]) -> None:
 
 def check_pip(arguments: list[str]) -> None:
     configuration = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    for extras in re.findall(r"\[([\w,-]+)\]", " ".join(arguments)):
+    for extras in re.findall(r"(?:\.|trioglock)\[([\w,-]+)\]", " ".join(arguments)):
         assert set(extras.split(",")) <= configuration["project"]["optional-dependencies"].keys()
     for option, value in pairwise(arguments):
         assert option != "--group" or value in configuration["dependency-groups"], value

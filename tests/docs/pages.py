@@ -18,6 +18,7 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
+import pytest
 import trio
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser
@@ -64,9 +65,9 @@ class Page:
     def run(self, url: str) -> None:
         """Check every block, then call the tests that the Python blocks define."""
         document = SYBIL.parse(self.path)
-        # A module of its own: dataclasses look theirs up.
-        document.namespace = types.ModuleType("page").__dict__
-        document.namespace |= {"URL": url, "printed": ""}
+        # Not the attributes of a module: from Python 3.15 on, a traceback with the code of a module
+        # whose loader is None warns.
+        document.namespace = {"__name__": "page", "URL": url, "printed": ""}
         for example in document.examples():
             example.evaluate()
         for name, value in list(document.namespace.items()):
@@ -97,6 +98,10 @@ class Page:
         """Every ``code`` span outside of blocks."""
         text = re.sub(r"^```.*?^```$", "", self.text, flags=re.MULTILINE | re.DOTALL)
         return set(re.findall(r"`([^`\n]+)`", text))
+
+    def python_blocks(self) -> list[str]:
+        """The source of the Python blocks, in order."""
+        return re.findall(r"^```python\n(.*?)^```", self.text, re.MULTILINE | re.DOTALL)
 
     def rows(self, heading: str) -> list[list[str]]:
         """The cells of the first table below a heading, without the table's head."""
@@ -165,11 +170,12 @@ async def await_within_10_seconds(coroutine: types.CoroutineType[Any, Any, None]
 
 def run_test(test: Callable[..., Any]) -> None:
     """Call a test with the fixtures that the pages use."""
+    wanted = inspect.signature(test).parameters
     if not inspect.iscoroutinefunction(test):
-        test()
+        with pytest.MonkeyPatch.context() as patch:
+            test(**{name: patch for name in wanted if name == "monkeypatch"})
         return
     clock = MockClock(autojump_threshold=0)
-    wanted = inspect.signature(test).parameters
 
     async def main() -> None:
         async with AsyncExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from shutil import which
@@ -11,6 +12,7 @@ from shutil import which
 import pytest
 import trio
 
+from tests.forks import Fork, run_forks
 from tests.scripts import ROOT, assert_lines, run_python
 from trioglock.testing import MockServer
 
@@ -102,12 +104,41 @@ EXPECTED = {
     ],
 }
 
+# The first may be skipped, and plugins of pytest expect an interpreter of their own.
+IN_AN_INTERPRETER = ["mqtt", "testing_with_a_mock_server"]
+
 TAKES_A_URL = ["counting", "transforming_json"]
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+async def test_they_run_as_scripts(echo_server: MockServer, tmp_path: Path) -> None:
+    """Without arguments, in another working directory, without output on stderr.
+
+    The one that configures logging also with the URL of another server.
+    """
+    runs: list[tuple[str, Sequence[str]]]
+    runs = [(name, ()) for name in EXPECTED if name not in IN_AN_INTERPRETER]
+    runs.append(("heartbeat_and_trace", (echo_server.url,)))
+    forks = [
+        Fork(
+            script=str(EXAMPLES / f"{name}.py"),
+            arguments=arguments,
+            cwd=str(tmp_path),
+            stdout=str(tmp_path / f"{number}.out"),
+            stderr=str(tmp_path / f"{number}.err"),
+        )
+        for number, (name, arguments) in enumerate(runs)
+    ]
+    codes = await run_forks(forks, ["trioglock", "trioglock.testing"])
+    for (name, _), fork, code in zip(runs, forks, codes, strict=True):
+        output = Path(fork.stdout).read_text()
+        assert (name, code, Path(fork.stderr).read_text()) == (name, 0, ""), output
+        assert_lines(output, EXPECTED[name])
+    assert len(echo_server.peers) == 1
+
+
+@pytest.mark.parametrize("name", IN_AN_INTERPRETER)
 async def test_runs_as_a_script(name: str, tmp_path: Path) -> None:
-    """Without arguments, in another working directory, without output on stderr."""
+    """The same, in an interpreter that has imported nothing before."""
     if name == "mqtt" and not (which("mosquitto") or which("mosquitto", path="/usr/sbin")):
         pytest.skip("needs mosquitto: install the system's package")
     done = await run_python(EXAMPLES / f"{name}.py", cwd=tmp_path)
@@ -130,21 +161,6 @@ async def test_connects_to_the_url_it_is_given(
     assert printed.err == ""
     assert_lines(printed.out, EXPECTED[name])
     assert len(echo_server.peers) == 1
-
-
-async def test_another_that_configures_logging(echo_server: MockServer) -> None:
-    """The same, in a process of its own."""
-    done = await run_python(EXAMPLES / "heartbeat_and_trace.py", echo_server.url)
-    assert (done.code, done.stderr) == (0, ""), done.stdout
-    assert_lines(done.stdout, EXPECTED["heartbeat_and_trace"])
-    assert len(echo_server.peers) == 1
-
-
-async def test_pytest_collects_the_testing_example() -> None:
-    path = EXAMPLES / "testing_with_a_mock_server.py"
-    done = await run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", path)
-    assert done.code == 0, done.stdout
-    assert_lines(done.stdout, ["5 passed in .*"])
 
 
 def test_every_example_is_tested() -> None:

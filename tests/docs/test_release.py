@@ -42,6 +42,21 @@ def test_fault_51_a_package_has_one_lowest_version() -> None:
     assert {name: found for name, found in lowest.items() if len(found) > 1} == {}
 
 
+def test_versions_of_python_are_listed_everywhere() -> None:
+    """Those of the classifiers are tested, and there are compiled wheels for them."""
+    prefix = "Programming Language :: Python :: "
+    project = configuration()["project"]
+    versions = [
+        name.removeprefix(prefix) for name in project["classifiers"] if name.startswith(prefix)
+    ]
+    assert project["requires-python"] == f">={versions[0]}"
+    listed = ", ".join(f'"{version}"' for version in versions)
+    assert f"@nox.session(python=[{listed}])\ndef tests(" in Page("noxfile.py").text
+    assert f"python: [{listed}]" in Page(".github/workflows/checks.yml").text
+    wheels = [f"cp{version.replace('.', '')}-*" for version in versions]
+    assert configuration()["tool"]["cibuildwheel"]["build"] == wheels
+
+
 def test_fragments_have_valid_names() -> None:
     """Such as ``+report.added.md``, with a type that towncrier knows."""
     pattern = rf"\+[a-z][a-z-_]*\.({'|'.join(kind['directory'] for kind in kinds())})\.md"

@@ -27,6 +27,7 @@ class Load:
         history: int | None,
         nursery: trio.Nursery,
         stack: AsyncExitStack,
+        options: dict[str, Any],
     ) -> None:
         self.published: dict[str, int] = {}
         """How many messages each publisher has published."""
@@ -34,6 +35,7 @@ class Load:
         """What each subscriber has received."""
         self._history = history
         self._url = url
+        self._options = options
         self._nursery = nursery
         self._stack = stack
         self._name = name
@@ -42,7 +44,7 @@ class Load:
 
     async def add_hub(self) -> None:
         """Open another hub, which publishes and subscribes."""
-        broker = RedisBroker(self._url, history=self._history, publish_timeout=60)
+        broker = RedisBroker(self._url, history=self._history, publish_timeout=60, **self._options)
         hub = await self._stack.enter_async_context(Hub(self._name, broker, max_queue=2**20))
         received = list[Message | Gap]()
         self.events.append(received)
@@ -69,7 +71,7 @@ class Load:
             text = f"{name} {number}"
             if hub is None:
                 job = partial(publish, text, "x", name=self._name, url=self._url, timeout=60)
-                await trio.to_thread.run_sync(partial(job, history=self._history))
+                await trio.to_thread.run_sync(partial(job, history=self._history, **self._options))
             else:
                 await hub.publish(text, channel="x")
             self.published[name] = number
@@ -110,13 +112,15 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded(url: str, plain: str = "plain", kept: str = "kept") -> AsyncIterator[list[Load]]:
+async def loaded(
+    url: str, plain: str = "plain", kept: str = "kept", **options: Any
+) -> AsyncIterator[list[Load]]:
     """Hubs with and without a history, and programs without trio, that publish during a block."""
     with trio.fail_after(90):
         async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
             loads = [
-                Load(url, plain, None, nursery, stack),
-                Load(url, kept, 10_000, nursery, stack),
+                Load(url, plain, None, nursery, stack, options),
+                Load(url, kept, 10_000, nursery, stack, options),
             ]
             for load in loads:
                 for _ in range(2):

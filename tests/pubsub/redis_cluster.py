@@ -14,7 +14,7 @@ import pytest
 
 from tests.pubsub.redis_server import SECONDS, RealRedis, real_redis
 
-__all__ = ["RealCluster", "name_in", "real_cluster"]
+__all__ = ["RealCluster", "name_in", "real_cluster", "slot_of"]
 
 RANGES = (range(5461), range(5461, 10923), range(10923, 16384))
 """The slots of the three masters, as redis-cli distributes them."""
@@ -82,22 +82,23 @@ def slot_of(name: str) -> int:
     return binascii.crc_hqx(name.encode(), 0) % 2**14
 
 
-def name_in(number: int) -> str:
-    """The name of a hub whose slot one of the masters serves."""
-    names = (f"hub-{number}-{suffix}" for suffix in count())
-    return next(name for name in names if slot_of(name) in RANGES[number])
+def name_in(number: int, prefix: str = "", suffix: str = "") -> str:
+    """A name with a slot that one of the masters serves, in a text with a prefix and a suffix."""
+    names = (f"hub-{number}-{index}" for index in count())
+    return next(name for name in names if slot_of(prefix + name + suffix) in RANGES[number])
 
 
 @contextmanager
-def real_cluster() -> Iterator[RealCluster]:
-    """Run a cluster for the duration of a block."""
+def real_cluster(version: int = 6) -> Iterator[RealCluster]:
+    """Run a cluster of a version of Redis for the duration of a block."""
     client = shutil.which("redis-cli")
     if client is None:
         pytest.skip("needs redis-cli: install redis-tools")
     enabled = ("--cluster-enabled", "yes", "--cluster-node-timeout", "3000")
     fast = ("--repl-diskless-sync-delay", "0")
     with ExitStack() as stack:
-        nodes = [stack.enter_context(real_redis(*enabled, *fast)) for _ in range(6)]
+        servers = [real_redis(*enabled, *fast, version=version) for _ in range(6)]
+        nodes = [stack.enter_context(server) for server in servers]
         addresses = [f"127.0.0.1:{node.port}" for node in nodes]
         command = [client, "--cluster", "create", *addresses, "--cluster-replicas", "1"]
         subprocess.run(  # noqa: S603

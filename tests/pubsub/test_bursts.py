@@ -12,7 +12,7 @@ import trio
 
 from tests.pubsub.helpers import SECONDS, joined, served
 from tests.pubsub.redis_server import RealRedis
-from tests.server.writes import CountingClient, counting_clients, counts_writes
+from tests.server.writes import CountingClient, counting_clients, counts_writes, writes_immediately
 from trioglock import connect
 from trioglock.pubsub import Hub, MemoryBroker, Message
 from trioglock.server import Server, serve
@@ -141,6 +141,7 @@ async def test_a_client_that_has_missed_no_message(redis: RealRedis) -> None:
             assert ("cmdstat_xlen" in redis.ask("INFO commandstats")) is reads
 
 
+@writes_immediately
 async def test_a_burst_larger_than_write_limit_is_not_dropped() -> None:
     """A client that reads is not slow because its messages are held back."""
     hub = Hub(max_queue=1, overflow="close")

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from tests.server.helpers import Echo
-from tests.server.writes import CountingClient, counting_clients, counts_writes
+from tests.server.writes import CountingClient, counting_clients, counts_writes, writes_immediately
 from trioglock import PreparedMessage, ServeOptions, Server, serve
 from trioglock.frames import Frame
 from trioglock.telemetry import FrameSent, listen
@@ -106,6 +106,7 @@ async def test_a_chunk_received_meanwhile_does_not_hold_broadcasts_back() -> Non
             assert sorted(await client.texts(2)) == [str(number), "echo"]
 
 
+@writes_immediately
 async def test_a_burst_larger_than_write_limit_reaches_a_client_that_reads() -> None:
     """It is not slow because its messages are held back until the end of the turn."""
     async with clients(1, write_limit=1000) as (server, [client]):
@@ -114,6 +115,7 @@ async def test_a_burst_larger_than_write_limit_reaches_a_client_that_reads() -> 
         assert await client.texts(50) == sent
 
 
+@writes_immediately
 async def test_a_slow_client_does_not_delay_the_others() -> None:
     """In the middle of bursts it is passed over once its buffers are full."""
     async with clients(2, write_limit=1000) as (server, [slow, quick]):
@@ -168,6 +170,7 @@ async def test_every_frame_of_a_burst_is_an_event() -> None:
         assert list(by_connection.values()) == [[*NUMBERS, "from the listener"]] * 2
 
 
+@writes_immediately
 async def test_a_connection_that_fails_does_not_affect_the_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -212,7 +212,7 @@ async def raw_client(server: Server, *headers: str) -> trio.SocketStream:
     await stream.send_all("\r\n".join([*lines, "", ""]).encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        head += await stream.receive_some(1)
+        head += await stream.receive_some()
     assert b" 101 " in head
     return stream
 
@@ -494,7 +494,7 @@ def test_as_a_guest_of_asyncio() -> None:
 
 
 FORK = """
-import os, signal, trio
+import os, signal, trio, warnings
 from trioglock import Reply, Socket, connect, serve
 
 class Echo(Socket):
@@ -512,6 +512,8 @@ async def child():
         await check(server, 2)
 
 def fork():
+    # Python 3.12 and later warn because other threads may hold locks, which is no concern here.
+    warnings.simplefilter("ignore", DeprecationWarning)
     pid = os.fork()
     if pid:
         return os.waitpid(pid, 0)[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from trioglock import ConnectFailed, ProxyFailed, connect
 from trioglock.testing import MockServer, echo
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no Unix sockets")
 async def test_a_unix_socket(tmp_path: Path) -> None:
     """A function that opens a Unix socket reaches a server there; the URL gives the Host."""
     path = str(tmp_path / "socket")

@@ -28,6 +28,7 @@ def broadcast(
     url: str = "redis://localhost:6379",
     timeout: float | None = 10,
     history: History | None = None,
+    sharded: bool = False,
 ) -> None:
     """Broadcast from a program that does not use trio, as :meth:`Channels.broadcast` does.
 
@@ -45,6 +46,7 @@ def broadcast(
         url: URL of the Redis server, as for :class:`~trioglock.pubsub.RedisBroker`.
         timeout: seconds to connect, and again to wait for the reply; None for no limit.
         history: the history of the channel class, if it has one.
+        sharded: whether the hub's :class:`~trioglock.pubsub.RedisBroker` has ``sharded=True``.
 
     Raises:
         InvalidOption: an argument has the wrong type or value, or the extra is missing:
@@ -71,6 +73,7 @@ def broadcast(
         timeout=timeout,
         history=None if history is None else history.size,
         history_seconds=None if history is None else history.seconds,
+        sharded=sharded,
     )
 
 
@@ -80,6 +83,7 @@ def disconnect(
     name: str = "trioglock",
     url: str = "redis://localhost:6379",
     timeout: float | None = 10,
+    sharded: bool = False,
 ) -> None:
     """Close the connections with an id, as :meth:`Channels.disconnect` does.
 
@@ -88,9 +92,10 @@ def disconnect(
         name: as for :func:`broadcast`.
         url: as for :func:`broadcast`.
         timeout: as for :func:`broadcast`.
+        sharded: as for :func:`broadcast`.
 
     Raises:
         InvalidOption, BrokerUnavailable, BrokerError, UsageError: as for :func:`broadcast`.
     """
     refuse_trio_task("disconnect", "channels.disconnect")
-    publish(DISCONNECT, id_channel(id), name=name, url=url, timeout=timeout)
+    publish(DISCONNECT, id_channel(id), name=name, url=url, timeout=timeout, sharded=sharded)

@@ -67,7 +67,7 @@ class Replay(QueuedSubscriber):
         """
         position = after
         if position is None:
-            position = self._history.last
+            position = self._history.last_of(self._topic.channel)
             for latest in await self._history.latest(self.channels, 1):
                 assert latest.id is not None
                 position = id_before(latest.id)

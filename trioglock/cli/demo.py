@@ -1,27 +1,53 @@
-"""``trioglock demo``: JSON messages through the hooks of a socket, against a local echo server."""
+"""``trioglock demo``: JSON messages through hooks, and a connection that is lost in between."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import click
 import trio
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from ..client import connect
 from ..connection import Connection
 from ..hooks import ConnectionInfo, Socket
-from ..testing import MockServer, echo
+from ..retry import Backoff
+from ..server import serve
+from ..telemetry import (
+    ConnectAttemptFailed,
+    Connected,
+    ConnectStarted,
+    FrameReceived,
+    FrameSent,
+    LinkClosed,
+    ReconnectScheduled,
+    listen,
+)
+from ..telemetry.trace import ColorFormatter
+from ..testing import FaultProxy
+from .echo import Echo
 
 __all__ = ["Count", "Counter", "command", "demo"]
 
 STEPS = 20
 """Lines of the progress bar if stdout is not a terminal."""
+
+BACKOFF = Backoff(initial=0.5, jitter="none")
+
+SHOWN = {LinkClosed, ReconnectScheduled, ConnectStarted, ConnectAttemptFailed, Connected}
+SHOWN_ONCE = {FrameSent, FrameReceived}
+"""The lines of the trace that are printed."""
+
+REFUSAL = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -68,52 +94,162 @@ Examples:
 def command(messages: int) -> int:
     """Exchange JSON messages with a local echo server, and count them in hooks.
 
-    The server listens on a free port on this machine; no network is needed.
+    The server listens on a free port on this machine; no network is needed. After half of the
+    messages, the connection is cut. The client reconnects, keeps its count, and sends the rest.
     """
     return trio.run(demo, messages)
 
 
 async def demo(messages: int) -> int:
     """Exchange messages with an embedded echo server; return 0 if all were echoed."""
-    async with MockServer(echo) as server:
-        print(f"echo server at {server.url}")
-        async with connect(server.url, Counter(), proxy=None) as conn:
-            started = time.perf_counter()
-            conn.start_soon(_send, conn, messages)
-            await _receive(conn, messages)
-            seconds = time.perf_counter() - started
-        print(f"final state: {conn.state}")
-        print(
-            f"{messages} messages sent and received in {seconds:.2f} s: {messages / seconds:,.0f}/s"
-        )
-    return 0 if conn.state == Count(messages, messages) else 1
+    started = time.perf_counter()
+    with Display(messages) as display:
+        async with (
+            serve(Echo, "127.0.0.1", 0) as server,
+            FaultProxy(("127.0.0.1", server.port or 0)) as proxy,
+        ):
+            display.print(f"echo server at {proxy.url}")
+            display.print("handle_send and handle_receive encode, decode and count messages")
+            options: dict[str, Any] = {"reconnect": BACKOFF, "proxy": None, "name": "demo"}
+            async with connect(proxy.url, Counter(), **options) as conn:
+                first, second = range(messages // 2), range(messages // 2, messages)
+                conn.start_soon(_send, conn, first)
+                display.resume()
+                await _receive(conn, first, display)
+                await _send_while_cut(conn, second, proxy, display)
+    seconds = time.perf_counter() - started
+    display.print(f"final state: {conn.state}", "bold")
+    if conn.state != Count(messages, messages):
+        display.print(f"failed: {messages - conn.state.received} messages were lost", "red")
+        return 1
+    counts = f"{conn.statistics().reconnects} reconnect, 0 lost"
+    display.print(f"{messages} messages sent and received in {seconds:.2f} s: {counts}", "green")
+    return 0
 
 
-async def _send(conn: Connection[Count], messages: int) -> None:
-    for number in range(messages):
+async def _send(conn: Connection[Count], numbers: range) -> None:
+    for number in numbers:
         await conn.send({"number": number, "text": "hello"})
 
 
-async def _receive(conn: Connection[Count], messages: int) -> None:
-    if Console().is_terminal:
-        with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as bar:
-            task = bar.add_task("messages", total=messages)
-            steps = max(STEPS, messages // 1000)
-            await _count(conn, messages, steps, lambda number: bar.update(task, completed=number))
-    else:
-
-        def show(number: int) -> None:
-            done = number * STEPS // messages
-            print(f"[{'#' * done}{'.' * (STEPS - done)}] {number} of {messages}", flush=True)
-
-        await _count(conn, messages, STEPS, show)
-
-
-async def _count(
-    conn: Connection[Count], messages: int, steps: int, show: Callable[[int], None]
-) -> None:
-    """Receive messages; show their number at each of the steps."""
-    for number in range(1, messages + 1):
+async def _receive(conn: Connection[Count], numbers: range, display: Display) -> None:
+    for number in numbers:
         await conn.receive()
-        if number * steps % messages < steps:
-            show(number)
+        display.show(number + 1)
+
+
+async def _send_while_cut(
+    conn: Connection[Count], numbers: range, proxy: FaultProxy, display: Display
+) -> None:
+    """Cut the connection, send more messages, and receive all of them after the reconnect."""
+    lost, refused = trio.Event(), trio.Event()
+
+    def notice(event: ReconnectScheduled | Connected) -> None:
+        if isinstance(event, Connected):
+            display.resume()
+        else:
+            (refused if lost.is_set() else lost).set()
+
+    display.print(f"{conn.state}; now the connection is cut", "bold")
+    display.pause()
+    with listen(notice, ReconnectScheduled, Connected), display.print_trace():
+        conn.trace()
+        proxy.answer(REFUSAL)  # to the first attempt to reconnect
+        proxy.reset_peer()
+        await lost.wait()
+        conn.start_soon(_send, conn, numbers)
+        await refused.wait()
+        queued = conn.statistics().send_queue
+        display.print(f"{conn.state}; send queue: {queued}", "bold")
+        await _receive(conn, numbers[:1], display)
+        conn.trace(False)
+    await _receive(conn, numbers[1:], display)
+
+
+class Display:
+    """Prints lines, and the progress: as a bar in a terminal, otherwise as lines.
+
+    Args:
+        messages: the number of messages at the end.
+    """
+
+    def __init__(self, messages: int) -> None:
+        self._messages = messages
+        self._console = Console(highlight=False)
+        self._bar: Progress | None = None
+        self._steps = STEPS
+        self._seconds = 0.0  # until the last pause
+        self._resumed = 0.0
+        if self._console.is_interactive:
+            self._steps = max(STEPS, messages // 1000)
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+            self._bar = Progress("messages", *columns, console=self._console)
+            self._task = self._bar.add_task("", total=messages, rate="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def print(self, text: str, style: str = "") -> None:
+        """Print a line, above the bar."""
+        self._console.print(Text(text, style), soft_wrap=True)
+
+    def resume(self) -> None:
+        """Start, or continue, to measure the rate."""
+        self._resumed = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stop measuring the rate."""
+        self._seconds += time.perf_counter() - self._resumed
+
+    def show(self, number: int) -> None:
+        """Show the number of received messages, and their average rate, at each of the steps."""
+        if number * self._steps % self._messages >= self._steps:
+            return
+        rate = number / (self._seconds + time.perf_counter() - self._resumed)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=number, rate=f"{rate:,.0f}/s")
+        else:
+            done = number * STEPS // self._messages
+            bar = f"[{'#' * done}{'.' * (STEPS - done)}]"
+            self.print(f"{bar} {number} of {self._messages}, {rate:,.0f}/s")
+
+    @contextmanager
+    def print_trace(self) -> Iterator[None]:
+        """Print the trace of connections, up to the first frame in each direction."""
+        logger = logging.getLogger("trioglock.trace")
+        handler, propagate = TraceHandler(self._console), logger.propagate
+        logger.addHandler(handler)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.propagate = propagate
+            logger.removeHandler(handler)
+
+
+class TraceHandler(logging.Handler):
+    """Prints the lines of a trace, up to the first frame in each direction."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.setFormatter(ColorFormatter())
+        self._console = console
+        self._seen: set[type] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = type(record.__dict__["event"])
+        if kind in SHOWN_ONCE & self._seen or kind not in SHOWN_ONCE | SHOWN:
+            return
+        self._seen.add(kind)
+        self._console.print(Text.from_ansi(self.format(record)), soft_wrap=True)

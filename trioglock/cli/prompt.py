@@ -78,7 +78,7 @@ def _suspend() -> None:
     prompt_toolkit's own binding assumes that ``kill`` returns after the process has continued,
     which is only true with a single thread. The terminal must not change before this process stops.
     """
-    os.kill(0, signal.SIGTSTP)
+    os.kill(0, signal.SIGTSTP)  # type: ignore[attr-defined, unused-ignore]
     time.sleep(0.1)
 
 

@@ -88,6 +88,7 @@ class NotPublished(Exception):
     metavar="N",
     help="With --redis: the value of --history that the servers use.",
 )
+@click.option("--sharded", is_flag=True, help="With --redis: for servers that use --sharded.")
 @click.option(
     "--publish-token",
     "token",
@@ -105,6 +106,7 @@ def command(
     redis: str | None,
     name: str | None,
     history: int | None,
+    sharded: bool,
     token: str | None,
     timeout: float,
 ) -> int:
@@ -120,12 +122,18 @@ def command(
         raise click.UsageError("--to and --redis cannot be combined")
     if redis is None and history is not None:
         raise click.UsageError("--history requires --redis: a server knows its own history")
+    if redis is None and sharded:
+        raise click.UsageError("--sharded requires --redis: a server knows its own broker")
     try:
         message.encode()
         check_token(token)
         if redis is not None:
             opening = _open_redis(
-                url=redis, name=name or "trioglock", history=history, timeout=timeout
+                url=redis,
+                name=name or "trioglock",
+                history=history,
+                sharded=sharded,
+                timeout=timeout,
             )
         else:
             opening = _open_server(url or SERVER, hub=name, token=token, timeout=timeout)

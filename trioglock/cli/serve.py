@@ -37,7 +37,7 @@ from .plain_requests import PlainRequests, check_health_path
 from .reload import SourceWatcher, restart
 from .static_files import MAX_FILE_SIZE, StaticFiles
 from .streams import print_line, print_log
-from .workers import READY, end_line, run_workers
+from .workers import READY, SIGNALS, end_line, run_workers
 
 __all__ = ["Settings", "command", "describe_server", "load_target", "open_server"]
 
@@ -52,10 +52,6 @@ DEFAULT_NAME = "trioglock"
 KINDS = (
     "a Hub, a Channels, a Socket class, a function that returns a Socket, an async handler, or a "
     "mapping of paths to targets"
-)
-
-SIGNALS: frozenset[int] = frozenset(
-    {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
 )
 
 LISTENING_ERRORS = {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES}
@@ -82,6 +78,10 @@ Examples:
   trioglock serve echo
 """
 
+SHARDED_PAGE = (
+    "the page shows all channels, which no client of a sharded hub receives: leave out --page"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -98,6 +98,7 @@ class Settings:
     redis: str | None = field(default=None, repr=False)
     name: str | None = None
     history: int | None = None
+    sharded: bool = False
     drain: float = 0
     shutdown_timeout: float = 30
     page: bool | None = None
@@ -117,16 +118,20 @@ class Settings:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InvalidOption(f"--workers must be at least 1, not {self.workers}")
+        if self.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
+            raise InvalidOption("--workers requires a system with SO_REUSEPORT, such as Linux")
         given = (self.redis, self.history, self.name)
-        if self.target is not None and any(value is not None for value in given):
+        if self.target is not None and (self.sharded or any(one is not None for one in given)):
             raise InvalidOption(
-                "--redis, --history and --name configure a new Hub: pass them to your target "
-                "instead"
+                "--redis, --history, --sharded and --name configure a new Hub: pass them to your "
+                "target instead"
             )
         if self.workers > 1 and self.target is None and self.redis is None:
             raise InvalidOption("a Hub in several workers requires --redis to connect them")
         if self.history and self.redis is None:
             raise InvalidOption("--history requires --redis")
+        if self.sharded and self.redis is None:
+            raise InvalidOption("--sharded requires --redis with a Redis Cluster")
         if self.target is None:
             self.make_hub()
         elif self.target != "echo" and not all(self.target.partition(":")):
@@ -187,8 +192,10 @@ class Settings:
         return None if self.static is None else StaticFiles(self.static)
 
     def make_hub(self) -> Hub:
-        broker = RedisBroker(self.redis, history=self.history) if self.redis is not None else None
-        return Hub(DEFAULT_NAME if self.name is None else self.name, broker)
+        name = DEFAULT_NAME if self.name is None else self.name
+        if self.redis is None:
+            return Hub(name)
+        return Hub(name, RedisBroker(self.redis, history=self.history, sharded=self.sharded))
 
 
 @click.command("serve", short_help="Serve a hub, channels or a target.", epilog=EPILOG)
@@ -218,6 +225,11 @@ class Settings:
     type=click.IntRange(1),
     metavar="N",
     help="Number of messages that Redis keeps for each channel of the new Hub.",
+)
+@click.option(
+    "--sharded",
+    is_flag=True,
+    help="Spread the channels of the new Hub over the nodes of a Redis Cluster. There is no page.",
 )
 @click.option(
     "--origin",
@@ -423,6 +435,10 @@ async def open_server(settings: Settings, target: Any) -> AsyncIterator[Server]:
     hubs = dict.fromkeys([owner for owner in owners if isinstance(owner, Hub)])
     if not isinstance(target, Hub) and settings.page:
         raise InvalidOption(f"--page requires a Hub, and {settings.target} is not a Hub")
+    if isinstance(target, Hub) and target.broker.sharded:
+        if settings.page:
+            raise InvalidOption(SHARDED_PAGE)
+        rules.has_page = False
     if settings.is_worker and any(isinstance(hub.broker, MemoryBroker) for hub in hubs):
         raise InvalidOption(
             f"{settings.target} connects only the clients of one process: give its Hub a broker, "
@@ -522,7 +538,7 @@ async def _wait_changed(watcher: SourceWatcher) -> None:
 
 async def _close_with_parent(close: Callable[[], None]) -> None:
     """Close when standard input ends, because the process that started this worker has ended."""
-    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:  # type: ignore[attr-defined, unused-ignore]
         while await stdin.receive_some():
             pass
     close()
@@ -542,6 +558,8 @@ def describe_server(settings: Settings, target: Any, port: int) -> Iterator[str]
         yield f"Phoenix clients: ws{secure}://{address}/socket/websocket"
     if settings.static is not None:
         yield f"files: http{secure}://{address}/"
+    elif isinstance(target, Hub) and target.broker.sharded:
+        yield "no live page: no client receives all channels of a sharded hub"
     elif isinstance(target, Hub) and settings.access_rules.has_page:
         yield f"live page: http{secure}://{address}/"
     elif isinstance(target, Hub) and settings.page is None:

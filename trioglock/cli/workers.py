@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import InvalidOption
 from ..retry import Backoff
 from .streams import print_line, print_log
 
 if TYPE_CHECKING:
     from .serve import Settings
 
-__all__ = ["READY", "end_line", "run_workers"]
+__all__ = ["READY", "SIGNALS", "end_line", "run_workers"]
+
+SIGNALS: frozenset[int] = frozenset(
+    {signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)}
+)
 
 START_TIMEOUT = 30
 READY = b"\0"
@@ -62,12 +65,10 @@ async def run_workers(settings: Settings) -> int:
     Args:
         settings: the settings of the command.
     """
-    if not hasattr(socket, "SO_REUSEPORT"):
-        raise InvalidOption("--workers requires a system with SO_REUSEPORT")
     with (
         print_log(_logger.name, settings.log_level),
         _reserve_port(settings) as port,
-        trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals,
+        trio.open_signal_receiver(*SIGNALS) as signals,
     ):
         workers = Workers(replace(settings, port=port))
         return await workers.run(signals)
@@ -79,7 +80,7 @@ def _reserve_port(settings: Settings) -> Iterator[int]:
     family = socket.getaddrinfo(settings.host, 0, type=socket.SOCK_STREAM)[0][0]
     with socket.socket(family) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # type: ignore[attr-defined, unused-ignore]
         bound.bind((settings.host, settings.port))
         yield bound.getsockname()[1]
 
@@ -137,7 +138,7 @@ class Workers:
         except OSError as error:
             raise WorkerFailed(f"cannot start a worker: {error}") from error
         try:
-            process = await trio.lowlevel.open_process(
+            process = await trio.lowlevel.open_process(  # type: ignore[call-arg, unused-ignore]
                 [sys.executable, "-m", "trioglock", "serve", "--worker"],
                 stdin=subprocess.PIPE,
                 pass_fds=[ready_fd],
@@ -150,7 +151,7 @@ class Workers:
         finally:
             os.close(ready_fd)
         answer = b""
-        pipe = trio.lowlevel.FdStream(ready)
+        pipe = trio.lowlevel.FdStream(ready)  # type: ignore[attr-defined, unused-ignore]
         try:
             with trio.move_on_after(START_TIMEOUT), suppress(trio.BrokenResourceError):
                 settings = json.dumps(asdict(replace(self._settings, ready_fd=ready_fd)))
@@ -233,7 +234,7 @@ async def _watch_signals(
 ) -> None:
     """Request a replacement on SIGHUP, and cancel the scope on SIGTERM or Ctrl-C."""
     async for number in signals:
-        if number == signal.SIGHUP:
+        if number == signal.SIGHUP:  # type: ignore[attr-defined, unused-ignore]
             with suppress(trio.WouldBlock):
                 requests.send_nowait(None)
             continue

@@ -140,6 +140,10 @@ class BrokerSession(ABC):
 class Broker(ABC):
     """The configuration of a broker. It runs no tasks; its sessions do."""
 
+    sharded: bool = False
+    """Whether the channels are independent of each other, each with its own ids: then there are
+    neither patterns nor broadcasts, and each gap concerns one channel."""
+
     @abstractmethod
     def open(
         self, name: str, deliver: Deliver, find_retention: FindRetention | None = None

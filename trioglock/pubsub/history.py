@@ -154,6 +154,15 @@ class MessageHistory(ABC):
     """The id up to which the hub has received all messages for its subscribers. A subscriber that
     has missed no message can resume after this id, even if it has not received any message."""
 
+    def last_of(self, channel: str) -> str:  # noqa: ARG002 - the default
+        """Return the id up to which the hub has received all messages of a channel.
+
+        Args:
+            channel: a channel with a subscriber in this process. With ``sharded=True``, each
+                channel has its own ids; otherwise this is :attr:`last`.
+        """
+        return self.last
+
     def advance(self, message_id: str) -> None:
         """Set :attr:`last`; called by the broker.
 

@@ -36,6 +36,7 @@ from .message import (
     check_channel,
     check_data,
     check_name,
+    check_sharded_channel,
 )
 from .patterns import ChannelFilter
 from .queue import SubscriberOverflow, make_queue
@@ -234,7 +235,7 @@ class Hub:
             UsageError: the hub is not open.
         """
         data = check_data(message)
-        await self._open_session().publish(check_channel(channel), data)
+        await self._open_session().publish(self._check_channel(channel), data)
 
     def publish_nowait(self, message: str | BytesLike, channel: str = "") -> bool:
         """Publish a message without waiting, if the broker delivers messages immediately.
@@ -253,7 +254,21 @@ class Hub:
             InvalidFrame, InvalidOption, UsageError: as for :meth:`publish`.
         """
         data = check_data(message)
-        return self._open_session().publish_nowait(check_channel(channel), data)
+        return self._open_session().publish_nowait(self._check_channel(channel), data)
+
+    def _check_channel(self, channel: object) -> str:
+        checked = check_channel(channel)
+        return check_sharded_channel(checked) if self._broker.sharded else checked
+
+    def _check_filter(self, channels: ChannelFilter) -> ChannelFilter:
+        if self._broker.sharded:
+            if channels.channel is None:
+                raise InvalidOption(
+                    f"with sharded=True, there are no patterns such as {channels.pattern!r}: "
+                    "subscribe to channels, or use a broker without sharded=True"
+                )
+            check_sharded_channel(channels.channel)
+        return channels
 
     def _open_session(self) -> BrokerSession:
         if self._session is None:
@@ -275,7 +290,7 @@ class Hub:
         session = self._session
         if session is None:  # still opening, without subscribers
             return False
-        if gap.channel == INCOMING:
+        if gap.channel == INCOMING and not self._broker.sharded:
             return self._registry.deliver_plain_gap(gap, session.has_history)
         if session.history is None:
             gap = replace(gap, id=None)
@@ -329,7 +344,7 @@ class Hub:
             UsageError: the hub is not open, or ``after`` is given and there is no history.
         """
         session = self._open_session()
-        channels = ChannelFilter(check_channel(pattern))
+        channels = self._check_filter(ChannelFilter(check_channel(pattern)))
         queue = make_queue(
             self.max_queue if max_queue is None else max_queue,
             self.overflow if overflow is None else overflow,
@@ -407,6 +422,8 @@ class Hub:
             self._add_listener(listener)
 
     def _add_listener(self, listener: HubListener) -> None:
+        if listener.channels is not None:
+            self._check_filter(listener.channels)
         self._listeners.append(listener)
         self._start_listener(listener)
 
@@ -498,9 +515,10 @@ class Hub:
             channel: name of the channel, never a pattern.
 
         Raises:
+            InvalidOption: the broker is sharded, and ``channel`` contains braces or is empty.
             UsageError: the hub is not open.
         """
-        self._add(subscriber, ChannelFilter(channel, literal=True))
+        self._add(subscriber, self._check_filter(ChannelFilter(channel, literal=True)))
 
     def is_subscribed(self, channel: str) -> bool:
         """Whether subscribers receive every message published from now on, or a gap in its place.

@@ -20,6 +20,7 @@ __all__ = [
     "check_channel",
     "check_data",
     "check_name",
+    "check_sharded_channel",
 ]
 
 EVERYONE = ""
@@ -82,6 +83,21 @@ def check_channel(channel: object) -> str:
         channel.encode()
     except UnicodeEncodeError as error:
         raise InvalidOption(f"channel is not valid Unicode: {error}") from None
+    return channel
+
+
+def check_sharded_channel(channel: str) -> str:
+    """Return the name of a channel of a hub whose broker is sharded.
+
+    Redis chooses the hash slot of a name by the part in braces.
+    """
+    if channel == EVERYONE:
+        raise InvalidOption(
+            "with sharded=True, there are no broadcasts: pass the name of a channel, or use a "
+            "broker without sharded=True"
+        )
+    if "{" in channel or "}" in channel:
+        raise InvalidOption(f"with sharded=True, a channel contains no braces, unlike {channel!r}")
     return channel
 
 

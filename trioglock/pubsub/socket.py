@@ -109,7 +109,7 @@ class ClientSubscriber(QueuedSubscriber):
         )
         self.channel: str = channel
         self.as_json: bool = as_json
-        self.start: str | None = None if history is None else history.last
+        self.start: str | None = None if history is None else history.last_of(channel)
         """The id after which the client receives all messages."""
         self._connection = connection
         self._writer = connection._writer  # noqa: SLF001 - part of the same package
@@ -266,13 +266,13 @@ class HubSocket(Socket[ClientSubscriber | None]):
         """
         try:
             channel = self.channel_of(request)
+            self._reservation = Reservation(self.hub, channel)
         except InvalidOption as error:
             # The reason of a Close frame has at most 123 bytes (RFC 6455, section 5.5.1).
             self._refusal = Close(1008, str(error).encode()[:123].decode(errors="ignore"))
             return
         after = parse_qs(request.query, keep_blank_values=True).get("after")
         self._after = None if after is None else after[-1]
-        self._reservation = Reservation(self.hub, channel)
         await self._reservation.confirm()
 
     def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 
-try:
+with suppress(ImportError):  # Windows has no such limit
     import resource
-except ImportError:  # Windows has no such limit
-    resource = None  # type: ignore[assignment]
 
 __all__ = ["descriptor_limit", "raise_descriptor_limit"]
 
@@ -17,8 +16,8 @@ _ENOUGH = (2**20, 10240)
 
 
 def descriptor_limit() -> int | None:
-    """Return the limit, or None if there is none."""
-    if resource is None:
+    """Return the limit, or None if there is none, as on Windows."""
+    if sys.platform == "win32":
         return None
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return None if soft == resource.RLIM_INFINITY else soft
@@ -26,7 +25,7 @@ def descriptor_limit() -> int | None:
 
 def raise_descriptor_limit() -> None:
     """Raise the soft limit to the hard limit, at most to 1,048,576; never lower it."""
-    if resource is None:
+    if sys.platform == "win32":
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

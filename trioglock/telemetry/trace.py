@@ -36,7 +36,7 @@ from .events import (
     StallDetected,
 )
 
-__all__ = ["prepare_logging", "write"]
+__all__ = ["ColorFormatter", "prepare_logging", "write"]
 
 _logger = logging.getLogger("trioglock.trace")
 _problems = logging.getLogger("trioglock.telemetry")
@@ -138,11 +138,11 @@ def prepare_logging() -> None:
     if not _logger.hasHandlers():
         handler = logging.StreamHandler()
         if sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
-            handler.setFormatter(_ColorFormatter())
+            handler.setFormatter(ColorFormatter())
         _logger.addHandler(handler)
 
 
-class _ColorFormatter(logging.Formatter):
+class ColorFormatter(logging.Formatter):
     """Shows each line in the color of its event."""
 
     def format(self, record: logging.LogRecord) -> str:

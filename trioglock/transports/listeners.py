@@ -85,7 +85,7 @@ def _bind(bound: socket.socket, address: tuple[Any, ...]) -> None:
         if error.errno is None:
             raise
         where = f"{address[0]}:{address[1]}"
-        text = f"cannot listen on {where}: {os.strerror(error.errno)}"
+        text = f"cannot listen on {where}: {error.strerror}"
         raise OSError(error.errno, text) from None
 
 
@@ -152,6 +152,7 @@ async def open_unix(path: str | os.PathLike[str], *, backlog: int | None = None)
 
 
 def _remove_stale(path: Path) -> None:
+    assert hasattr(socket, "AF_UNIX")
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return  # bind() raises the error

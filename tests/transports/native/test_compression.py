@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import struct
+import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -201,7 +202,7 @@ async def test_compression_costs_an_idle_connection_little() -> None:
 def test_fault_38_a_message_in_tiny_pieces_takes_little_memory(kind: str) -> None:
     """A small factor of the message, however small its fragments or its chunks are."""
     size = 2  # two bytes are the smallest new object
-    message = os.urandom(2**14).hex().encode()
+    message = os.urandom(2**13).hex().encode()
     payload = packed(message)[0] if kind == "deflate" else message
     first = {"text": TEXT, "binary": BINARY, "deflate": TEXT | RSV1}[kind]
     wire = bytearray()
@@ -369,7 +370,18 @@ async def test_fault_42_other_tasks_run_while_tiny_frames_are_decoded(kind: str,
 # The end of a link.
 
 
-@pytest.mark.parametrize("end", ["closed", "corrupt", "reset", "write fails"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "closed",
+        "corrupt",
+        "reset",
+        pytest.param(
+            "write fails",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="nothing is written at once"),
+        ),
+    ],
+)
 async def test_fault_39_a_link_that_has_ended_is_freed_at_once(end: str) -> None:
     """No reference cycle is left: it is freed while the collector is off."""
     near, far = socket.socketpair()

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 
 import trio
 
+from ..._hints import describe_value
 from ..._redact import HIDDEN, redact_query, without_secrets
 from ..._text import as_text
 from ...errors import InvalidOption
@@ -24,6 +25,7 @@ __all__ = [
     "ClusterAddress",
     "RedisAddress",
     "SentinelAddress",
+    "check_sharded",
     "import_redis",
     "normalize_redis_url",
     "parse_address",
@@ -137,6 +139,19 @@ def parse_redis_url(
         if kind == "cluster" and scheme in ("redis", "rediss"):
             return _parse_cluster_url(scheme, rest, ssl_context)
     return parse_address(url, ssl_context)
+
+
+def check_sharded(
+    sharded: object, address: RedisAddress | SentinelAddress | ClusterAddress
+) -> None:
+    """Raise InvalidOption if ``sharded`` is invalid for a server."""
+    if not isinstance(sharded, bool):
+        raise InvalidOption(f"sharded must be a bool, not {describe_value(sharded)}")
+    if sharded and not isinstance(address, ClusterAddress):
+        raise InvalidOption(
+            "sharded=True requires a Redis Cluster: use a URL that begins with redis+cluster:// or "
+            "rediss+cluster://"
+        )
 
 
 def _parse_sentinel_url(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import time
@@ -17,10 +18,24 @@ from ...frames import BytesLike, Data
 from ...options import check_seconds
 from ..broker import HISTORY_SECONDS
 from ..history import check_history
-from ..message import INCOMING, check_channel, check_data, check_name
-from .address import ClusterAddress, RedisAddress, SentinelAddress, import_redis, parse_redis_url
-from .discovery import DISCOVERY_TIMEOUT, Discovery, NoServer, open_discovery
-from .scripts import PUBLISH, HubKeys, publish_arguments
+from ..message import INCOMING, check_channel, check_data, check_name, check_sharded_channel
+from .address import (
+    ClusterAddress,
+    RedisAddress,
+    SentinelAddress,
+    check_sharded,
+    import_redis,
+    parse_redis_url,
+)
+from .discovery import DISCOVERY_TIMEOUT, ClusterDiscovery, Discovery, NoServer, open_discovery
+from .scripts import (
+    PUBLISH,
+    PUBLISH_SHARDED,
+    HubKeys,
+    ShardKeys,
+    publish_arguments,
+    publish_sharded_arguments,
+)
 from .server_info import mode_of, refusal
 
 __all__ = ["publish", "refuse_trio_task"]
@@ -47,6 +62,7 @@ def publish(
     timeout: float | None = 10,
     history: int | None = None,
     history_seconds: float | None = HISTORY_SECONDS,
+    sharded: bool = False,
 ) -> None:
     """Publish from a program that does not use trio, to hubs that use the same Redis server.
 
@@ -67,6 +83,7 @@ def publish(
         history: number of messages to keep for each channel, the same as for the hubs'
             :class:`RedisBroker`; None for hubs without a history.
         history_seconds: how long they are kept, the same as for the hubs.
+        sharded: whether the hubs' :class:`RedisBroker` has ``sharded=True``.
 
     Raises:
         InvalidFrame: the message is neither text nor bytes-like.
@@ -82,13 +99,23 @@ def publish(
     check_history(history, history_seconds)
     refuse_trio_task("publish", "hub.publish")
     servers = _open_servers(url, timeout, name)
+    check_sharded(sharded, servers.address)
     errors = servers.errors
-    keys = HubKeys(name)
+    keys = ShardKeys(name) if sharded else HubKeys(name)
+    if isinstance(keys, ShardKeys):
+        servers = servers.serving(keys.plain(check_sharded_channel(channel)))
     if history is None or channel == INCOMING:
-        send = partial(_publish_plainly, channel=keys.plain(channel), data=data)
+        command = "SPUBLISH" if sharded else "PUBLISH"
+        send = partial(_publish_plainly, command=(command, keys.plain(channel), data))
     else:
-        names, values = publish_arguments(keys, channel, data, history, history_seconds)
-        send = partial(_publish_with_history, names=names, values=values)
+        retention = history, history_seconds
+        if isinstance(keys, ShardKeys):
+            script = PUBLISH_SHARDED
+            names, values = publish_sharded_arguments(keys, channel, data, *retention)
+        else:
+            script = PUBLISH
+            names, values = publish_arguments(keys, channel, data, *retention)
+        send = partial(_publish_with_history, script=script, names=names, values=values)
     deadline = math.inf if timeout is None else time.monotonic() + timeout
     try:
         _send_to_master(servers, send, deadline)
@@ -109,11 +136,11 @@ def refuse_trio_task(function: str, alternative: str) -> None:
         raise UsageError(f"{function}() blocks: in a trio task use await {alternative}()")
 
 
-def _publish_plainly(client: Any, *, channel: str, data: Data) -> None:
+def _publish_plainly(client: Any, *, command: tuple[str, str, Data]) -> None:
     """Publish, and raise ReadOnlyError if the server is a replica, which accepts PUBLISH."""
     errors = import_redis()[0].exceptions
     pipeline = client.pipeline(transaction=False)
-    pipeline.publish(channel, data).execute_command("ROLE")
+    pipeline.execute_command(*command).execute_command("ROLE")
     published, role = pipeline.execute(raise_on_error=False)
     if isinstance(published, Exception):
         raise published
@@ -121,8 +148,8 @@ def _publish_plainly(client: Any, *, channel: str, data: Data) -> None:
         raise errors.ReadOnlyError("the server is a replica")
 
 
-def _publish_with_history(client: Any, *, names: list[Any], values: list[Any]) -> None:
-    client.register_script(PUBLISH)(names, values)
+def _publish_with_history(client: Any, *, script: str, names: list[Any], values: list[Any]) -> None:
+    client.register_script(script)(names, values)
 
 
 def _ask_for_reason(servers: BlockingServers, *, history: bool) -> BrokerError | None:
@@ -186,6 +213,16 @@ class BlockingServers:
         # The longest timeout that sockets accept is about 24 days.
         self._timeout = None if timeout is None or timeout > MAX_SOCKET_TIMEOUT else timeout
         self.connect: Callable[[Any], Any] = functools.lru_cache(maxsize=16)(self._connect)
+        self.serving: Callable[[str], BlockingServers] = functools.lru_cache(maxsize=1024)(
+            self._serving
+        )
+
+    def _serving(self, hash_tag: str) -> BlockingServers:
+        """The same servers, to find the one that serves the hash slot of a sharded channel."""
+        assert isinstance(self.address, ClusterAddress)
+        servers = copy.copy(self)
+        servers._server = servers.discovery = ClusterDiscovery(self.address, hash_tag)  # noqa: SLF001 - the same class
+        return servers
 
     def _connect(self, server: RedisAddress) -> Any:
         redis, _ = import_redis()

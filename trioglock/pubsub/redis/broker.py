@@ -16,15 +16,18 @@ from ...options import check_seconds
 from ...retry import Backoff
 from ..broker import HISTORY_SECONDS, Broker, BrokerSession, Deliver
 from ..history import FindRetention, Retention, check_history, join_retentions
-from .address import ClusterAddress, parse_redis_url
+from .address import ClusterAddress, check_sharded, parse_redis_url
 from .connection import RedisTimings
 from .discovery import SentinelDiscovery, open_discovery
 from .history import RedisHistory
 from .pipeline import CommandPipeline
 from .pubsub import PubSubReceiver
-from .scripts import HubKeys
+from .scripts import HubKeys, ShardKeys
 from .sentinel import SentinelWatch
-from .session import RedisSession
+from .session import RedisSession, ShardSession
+from .shard_history import ShardHistory
+from .shard_receiver import ShardReceiver
+from .shards import ShardCommands, Shards
 
 __all__ = ["RedisBroker"]
 
@@ -59,6 +62,10 @@ class RedisBroker(Broker):
             :func:`publish` and the same ``history``; messages sent with PUBLISH have no id and are
             not kept.
         history_seconds: how long the messages of the history are kept; None for no limit.
+        sharded: with a cluster of Redis 7.0 or later, spread the channels over its nodes. A message
+            is sent only to the node that serves the hash slot of its channel, with SPUBLISH, and
+            has an id of that channel. There are neither patterns nor broadcasts, and no channel
+            contains braces. All hubs and publishers with the same name need the same value.
         ssl_context: for TLS; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
         publish_timeout: seconds that publishing a message, or confirming a subscription, may take;
@@ -79,6 +86,7 @@ class RedisBroker(Broker):
         *,
         history: int | None = None,
         history_seconds: float | None = HISTORY_SECONDS,
+        sharded: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         open_timeout: float | None = 10,
         publish_timeout: float | None = 10,
@@ -94,6 +102,8 @@ class RedisBroker(Broker):
         if not (backoff is None or isinstance(backoff, Backoff)):
             raise InvalidOption(f"backoff must be a Backoff, not {describe_value(backoff)}")
         self._address = parse_redis_url(url, ssl_context)
+        check_sharded(sharded, self._address)
+        self.sharded: bool = sharded
         # Sentinels report a new master; the nodes of a cluster must be asked for it.
         maximum = 1 if isinstance(self._address, ClusterAddress) else 5
         self._retention = None if history is None else Retention(history, history_seconds)
@@ -112,6 +122,50 @@ class RedisBroker(Broker):
     @asynccontextmanager
     async def open(
         self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
+    ) -> AsyncIterator[BrokerSession]:
+        opening = self._open_sharded if self.sharded else self._open_single
+        async with opening(name, deliver, find_retention) as session:
+            yield session
+
+    @asynccontextmanager
+    async def _open_sharded(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None
+    ) -> AsyncIterator[BrokerSession]:
+        assert isinstance(self._address, ClusterAddress)
+        timings, keys = self._timings, ShardKeys(name)
+        shards = Shards(self._address, timings)
+        retention = join_retentions(self._retention, find_retention)
+        has_history = not (self._retention is None and find_retention is None)
+        async with open_scope() as nursery:
+            commands = ShardCommands(shards, timings, nursery)
+            history = ShardHistory(commands, keys, retention) if has_history else None
+            receiver = ShardReceiver(shards, timings, keys, history, deliver, nursery)
+            if history is not None:
+                history.find_position = receiver.position_of
+            nursery.start_soon(receiver.run)
+            nursery.start_soon(shards.run)
+            await self._wait_known(shards)
+            try:
+                session = ShardSession(commands, receiver, keys, retention)
+                session.history = None if self._retention is None else history
+                session.topic_history = None if find_retention is None else history
+                yield session
+            finally:
+                commands.close()
+                receiver.close()
+
+    async def _wait_known(self, shards: Shards) -> None:
+        with PeerTimeout(self._timings.open_timeout):
+            while not shards.is_up:
+                await shards.wait_looked_up()
+                if isinstance(shards.failure, BrokerError):
+                    raise shards.failure
+        if not shards.is_up:
+            raise self._unreachable() from shards.failure
+
+    @asynccontextmanager
+    async def _open_single(
+        self, name: str, deliver: Deliver, find_retention: FindRetention | None
     ) -> AsyncIterator[BrokerSession]:
         address, timings, keys = open_discovery(self._address, name), self._timings, HubKeys(name)
         has_history = not (self._retention is None and find_retention is None)
@@ -144,7 +198,10 @@ class RedisBroker(Broker):
                 if isinstance(receiver.failure, BrokerError):
                     raise receiver.failure
         if not receiver.subscribed.is_set():
-            raise BrokerUnavailable(
-                f"could not reach Redis at {self._address} within "
-                f"{seconds_text(self._timings.open_timeout)}"
-            ) from receiver.failure
+            raise self._unreachable() from receiver.failure
+
+    def _unreachable(self) -> BrokerUnavailable:
+        return BrokerUnavailable(
+            f"could not reach Redis at {self._address} within "
+            f"{seconds_text(self._timings.open_timeout)}"
+        )

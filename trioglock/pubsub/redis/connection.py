@@ -25,7 +25,7 @@ from ...transports.tls import is_tls_failure
 from .address import RedisAddress, import_redis
 from .discovery import DISCOVERY_TIMEOUT, ClusterDiscovery, Discovery, NoServer
 from .scripts import PREPARE
-from .server_info import SLOT_OWNER, ServerInfo, parse_info, refusal
+from .server_info import SHARD, SLOT_OWNER, ServerInfo, parse_info, refusal
 
 __all__ = [
     "Argument",
@@ -34,6 +34,7 @@ __all__ = [
     "RedisDisconnected",
     "RedisTimings",
     "dial",
+    "find_server",
     "open_connection",
 ]
 
@@ -150,7 +151,9 @@ class RedisConnection:
         if not isinstance(reply, self._reply_error):
             return reply
         text = str(reply)
-        is_moving = self.info.mode == SLOT_OWNER and text.startswith(_MIGRATING)
+        mode = self.info.mode
+        is_moving = mode in (SLOT_OWNER, SHARD) and text.startswith(_MIGRATING)
+        is_moving = is_moving or (mode == SHARD and text.startswith(_NOT_OWNER))
         if self.is_not_master(reply) or text.startswith(_BUSY) or is_moving:
             raise RedisDisconnected(f"Redis is not ready: {text}")
         if text.startswith(_CLUSTER):
@@ -192,9 +195,18 @@ async def dial(address: RedisAddress, timeout: float) -> AsyncIterator[RedisConn
 
 @asynccontextmanager
 async def open_connection(
-    address: RedisAddress | Discovery, timeout: float, history_key: str | None = None
+    address: RedisAddress | Discovery,
+    timeout: float,
+    history_key: str | None = None,
+    mode: str | None = None,
 ) -> AsyncIterator[RedisConnection]:
     """Find the server, connect to it and check it; each takes at most ``timeout`` seconds.
+
+    Args:
+        address: the address of the server, or the discovery that finds it.
+        timeout: seconds.
+        history_key: the key with the ids of the history, if there is one.
+        mode: the mode of the server, if the reason for which it was chosen determines it.
 
     Raises:
         RedisDisconnected: the server could not be found or reached, did not answer in time, or is a
@@ -202,13 +214,13 @@ async def open_connection(
         BrokerError: a server refused the credentials or the database, or cannot be used.
     """
     discovery = address if isinstance(address, Discovery) else None
-    server = await _find_server(address, timeout) if isinstance(address, Discovery) else address
+    server = await find_server(address, timeout) if isinstance(address, Discovery) else address
+    mode = SLOT_OWNER if isinstance(discovery, ClusterDiscovery) else mode
     async with AsyncExitStack() as stack:
         try:
             connection = await stack.enter_async_context(dial(server, timeout))
             with PeerTimeout(timeout) as deadline:
-                is_owner = isinstance(discovery, ClusterDiscovery)
-                await _check_server(connection, server, history_key, is_owner=is_owner)
+                await _check_server(connection, server, history_key, mode)
             if deadline.expired:
                 raise _silence(server, timeout)
         except RedisDisconnected:
@@ -220,7 +232,13 @@ async def open_connection(
         yield connection
 
 
-async def _find_server(discovery: Discovery, timeout: float) -> RedisAddress:
+async def find_server(discovery: Discovery, timeout: float) -> RedisAddress:
+    """Ask one server after another for that of a hub; each has at most ``timeout`` seconds.
+
+    Raises:
+        RedisDisconnected: none of them knows it, and some could not be reached or do not know yet.
+        BrokerError: they refuse to answer.
+    """
     timeout = min(timeout, DISCOVERY_TIMEOUT)
     refusals, failures = list[str](), list[str]()
     for server in discovery.servers:
@@ -266,12 +284,12 @@ async def _authenticate(connection: RedisConnection, address: RedisAddress) -> N
 
 
 async def _check_server(
-    connection: RedisConnection, address: RedisAddress, history_key: str | None, *, is_owner: bool
+    connection: RedisConnection, address: RedisAddress, history_key: str | None, mode: str | None
 ) -> None:
     with suppress(BrokerError):  # the user may lack permission for INFO
         connection.info = parse_info(await connection.request("INFO"))
-    if is_owner:
-        connection.info = replace(connection.info, mode=SLOT_OWNER)
+    if mode is not None:
+        connection.info = replace(connection.info, mode=mode)
     info = connection.info
     if (error := refusal(info.mode, address, history=history_key is not None)) is not None:
         raise error
@@ -293,6 +311,9 @@ class ReconnectingConnection(ABC):
 
     purpose: str = ""
     """The purpose of the connection, as shown in the log."""
+
+    mode: str | None = None
+    """As for :func:`open_connection`."""
 
     def __init__(
         self, address: RedisAddress | Discovery, timings: RedisTimings, history_key: str | None
@@ -349,7 +370,8 @@ class ReconnectingConnection(ABC):
 
     async def _connect(self) -> None:
         timeout = self.timings.health_timeout
-        async with open_connection(self.address, timeout, self._history_key) as connection:
+        opening = open_connection(self.address, timeout, self._history_key, self.mode)
+        async with opening as connection:
             self._info = connection.info
             if self.partner is not None:
                 self.partner.drop_other_server(connection.info)

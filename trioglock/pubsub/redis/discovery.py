@@ -11,7 +11,7 @@ import binascii
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from ...errors import BrokerError
 from .address import ClusterAddress, RedisAddress, SentinelAddress
@@ -22,7 +22,10 @@ __all__ = [
     "ClusterDiscovery",
     "Discovery",
     "SentinelDiscovery",
+    "ShardDiscovery",
+    "find_master",
     "open_discovery",
+    "slot_of",
 ]
 
 DISCOVERY_TIMEOUT = 1.0
@@ -35,6 +38,9 @@ the other sentinels."""
 
 SLOTS = 2**14
 """Number of hash slots of a cluster."""
+
+SlotRange: TypeAlias = tuple[int, int, RedisAddress]
+"""The first and the last slot of a range, and its master."""
 
 
 class NoServer(Exception):
@@ -159,13 +165,21 @@ class ClusterDiscovery(Discovery):
     def __init__(self, address: ClusterAddress, hash_tag: str) -> None:
         super().__init__(address.nodes)
         self.address: ClusterAddress = address
-        self.slot: int = binascii.crc_hqx(hash_tag.encode(), 0) % SLOTS
+        self.slot: int = slot_of(hash_tag)
 
     def __str__(self) -> str:
         return str(self.address)
 
     def parse_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
-        nodes, found = list[RedisAddress](), None
+        ranges = self.parse_ranges(server, reply)
+        found = find_master(ranges, self.slot)
+        if found is None:
+            raise NoServer(f"no node of the cluster serves the slot {self.slot}")
+        return found
+
+    def parse_ranges(self, server: RedisAddress, reply: Any) -> list[SlotRange]:
+        """Return the ranges of slots in a reply, and remember all nodes."""
+        nodes, ranges = list[RedisAddress](), list[SlotRange]()
         try:
             for first, last, *entries in reply:
                 # An empty host means that of the server; the first entry of a range is its master.
@@ -174,19 +188,46 @@ class ClusterDiscovery(Discovery):
                     for host, port, *_ in entries
                 ]
                 nodes += members
-                if first <= self.slot <= last:
-                    found = members[0]
+                ranges.append((int(first), int(last), members[0]))
         except (ValueError, AttributeError, TypeError, IndexError):
             raise BrokerError("its reply is not that of a node of a cluster") from None
         self.servers: tuple[RedisAddress, ...] = tuple(dict.fromkeys((*nodes, *self.address.nodes)))
-        if found is None:
-            raise NoServer(f"no node of the cluster serves the slot {self.slot}")
-        return found
+        return ranges
 
     def describe_refusal(self, server: RedisAddress, text: str) -> str:
         if "cluster support disabled" in text:
             return f"{server} does not belong to a cluster: use redis://{server}"
         return f"{server}: {text}"
+
+
+class ShardDiscovery(ClusterDiscovery):
+    """Asks the nodes of a cluster for the masters of all hash slots.
+
+    Args:
+        address: as for :class:`ClusterDiscovery`.
+    """
+
+    def __init__(self, address: ClusterAddress) -> None:
+        super().__init__(address, "")
+        self.ranges: list[SlotRange] = []
+        """The latest answer."""
+
+    def parse_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
+        ranges = self.parse_ranges(server, reply)
+        if not ranges:
+            raise NoServer("no node of the cluster serves any slot")
+        self.ranges = ranges
+        return server
+
+
+def slot_of(hash_tag: str) -> int:
+    """Return the hash slot of the keys with a hash tag."""
+    return binascii.crc_hqx(hash_tag.encode(), 0) % SLOTS
+
+
+def find_master(ranges: Iterable[SlotRange], slot: int) -> RedisAddress | None:
+    """Return the master that serves a slot, if there is one."""
+    return next((master for first, last, master in ranges if first <= slot <= last), None)
 
 
 def _move(address: RedisAddress, host: str, port: str | int) -> RedisAddress:

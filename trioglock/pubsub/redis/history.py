@@ -27,7 +27,7 @@ from .connection import Argument
 from .pipeline import CommandPipeline
 from .scripts import HubKeys
 
-__all__ = ["RedisHistory", "decode_data"]
+__all__ = ["GREATEST", "UNLIMITED", "RedisHistory", "decode_data", "oldest_kept_at", "parse_entry"]
 
 GREATEST = (2**63, 0)
 """A position after all messages."""
@@ -101,7 +101,7 @@ class RedisHistory(MessageHistory):
         # The index does not contain the channels whose messages have all expired.
         kept_for = int(longest or 0) / 1000
         is_forgotten = (
-            channels.channel is None and kept_for > 0 and known < _oldest_kept(time, kept_for)
+            channels.channel is None and kept_for > 0 and known < oldest_kept_at(time, kept_for)
         )
         found, end = list[tuple[Position, Message]](), last
         incomplete = list[str]()
@@ -109,8 +109,8 @@ class RedisHistory(MessageHistory):
             names, replies[::3], replies[1::3], replies[2::3], strict=True
         ):
             limit, seconds = self._retention(name)
-            oldest_kept = _oldest_kept(time, seconds)
-            messages = [_parse_entry(name, entry) for entry in entries]
+            oldest_kept = oldest_kept_at(time, seconds)
+            messages = [parse_entry(name, entry) for entry in entries]
             if len(messages) == count:
                 # The rest of those that are too old is skipped.
                 end = min(end, max(messages[-1][0], (oldest_kept[0] - 1, MAX_NUMBER)))
@@ -180,9 +180,9 @@ class RedisHistory(MessageHistory):
         found = [
             message
             for name, (_, seconds), entries in zip(names, retentions, replies, strict=True)
-            for oldest_kept in [_oldest_kept(time, seconds)]
+            for oldest_kept in [oldest_kept_at(time, seconds)]
             for entry in entries
-            if (message := _parse_entry(name, entry))[0] >= oldest_kept
+            if (message := parse_entry(name, entry))[0] >= oldest_kept
         ]
         return [message for _, message in sorted(found)[-count:]]
 
@@ -209,10 +209,10 @@ def _known_position(
         return GREATEST
     if complete_at is None:
         return position
-    return max(position, _oldest_kept(time, trio.current_time() - complete_at))
+    return max(position, oldest_kept_at(time, trio.current_time() - complete_at))
 
 
-def _oldest_kept(time: Any, seconds: float | None) -> Position:
+def oldest_kept_at(time: Any, seconds: float | None) -> Position:
     """Return the position from which on messages are not too old."""
     if seconds is None:
         return 0, 0
@@ -220,7 +220,7 @@ def _oldest_kept(time: Any, seconds: float | None) -> Position:
     return max(0, now - int(seconds * 1000)), 0
 
 
-def _parse_entry(channel: str, entry: Any) -> tuple[Position, Message]:
+def parse_entry(channel: str, entry: Any) -> tuple[Position, Message]:
     """The message in a stream entry: an id, and alternating fields and values."""
     entry_id, (_, data) = entry
     text = entry_id.decode()

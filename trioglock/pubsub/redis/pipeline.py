@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -15,14 +16,17 @@ import trio
 from ..._text import seconds_text
 from ..._timer import PeerTimeout
 from ...errors import BrokerError, BrokerUnavailable
+from .address import RedisAddress
 from .connection import (
     Argument,
     ReconnectingConnection,
     RedisConnection,
     RedisDisconnected,
+    RedisTimings,
 )
+from .discovery import Discovery
 
-__all__ = ["CommandPipeline"]
+__all__ = ["CommandPipeline", "CommandSender"]
 
 MAX_PENDING = 1024
 """Maximum number of pending requests; further ones wait."""
@@ -71,37 +75,46 @@ def _hash_script(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
-class CommandPipeline(ReconnectingConnection):
-    """Sends the waiting commands of all tasks in one write, and matches replies to commands.
+class CommandSender(ABC):
+    """Sends commands and returns their replies; if a connection is lost, it sends them again.
 
-    Each write ends with ROLE, and its commands are done when the reply to ROLE confirms that the
-    server is a master: a replica accepts PUBLISH, but the hubs at the master do not receive the
-    message. ROLE is also sent when there are no commands. ``partner`` is the connection that
-    receives messages. While it is disconnected, no messages are sent: the subscribers of this
-    process would miss them.
+    Args:
+        address: the servers, for error messages.
+        timings: the timing arguments of the broker.
     """
 
-    purpose = "publishing"
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._connection: RedisConnection | None = None
+    def __init__(self, address: object, timings: RedisTimings) -> None:
+        self.timings: RedisTimings = timings
+        self._servers = address
         self._is_closed = False
-        self._has_role = True  # whether the server reports its role
-        self._unsent: deque[RedisRequest] = deque()
-        self._sent: deque[RedisRequest] = deque()
-        self._unconfirmed: list[RedisRequest] = []
-        self._work = trio.lowlevel.ParkingLot()
         self._limit = trio.Semaphore(MAX_PENDING)
         self._read_limit = trio.Semaphore(MAX_READS)
+
+    @property
+    @abstractmethod
+    def last_failure(self) -> Exception | None:
+        """Why a server cannot be reached."""
+
+    @abstractmethod
+    async def request_once(
+        self, commands: Sequence[Sequence[Argument]], waits_for_partner: bool, slot: int | None
+    ) -> list[Any]:
+        """Send commands once.
+
+        Raises:
+            RedisDisconnected: the connection was lost, or another server has to be asked.
+            BrokerError: a reply is an error.
+        """
 
     def close(self) -> None:
         """Let requests fail from now on, because nothing sends them."""
         self._is_closed = True
 
-    async def request(self, *command: Argument, timeout: float | None = None) -> Any:
+    async def request(
+        self, *command: Argument, timeout: float | None = None, slot: int | None = None
+    ) -> Any:
         """Send a command and return its reply; see :meth:`_send_all`."""
-        [reply] = await self._send_all([command], self._limit, timeout=timeout)
+        [reply] = await self._send_all([command], self._limit, timeout=timeout, slot=slot)
         return reply
 
     async def run_script(
@@ -110,24 +123,31 @@ class CommandPipeline(ReconnectingConnection):
         keys: Sequence[Argument],
         arguments: Sequence[Argument],
         timeout: float | None = None,
+        slot: int | None = None,
     ) -> Any:
         """Run a script by its hash, which is shorter; send the script if Redis does not know it."""
         numbered = (len(keys), *keys, *arguments)
         try:
-            return await self.request("EVALSHA", _hash_script(script), *numbered, timeout=timeout)
+            return await self.request(
+                "EVALSHA", _hash_script(script), *numbered, timeout=timeout, slot=slot
+            )
         except BrokerError as error:
             if "NOSCRIPT" not in str(error):
                 raise
-        return await self.request("EVAL", script, *numbered, timeout=timeout)
+        return await self.request("EVAL", script, *numbered, timeout=timeout, slot=slot)
 
     async def read(
-        self, commands: Sequence[Sequence[Argument]], *, waits_for_partner: bool = True
+        self,
+        commands: Sequence[Sequence[Argument]],
+        *,
+        waits_for_partner: bool = True,
+        slot: int | None = None,
     ) -> list[Any]:
         """Send commands that read the history; see :meth:`_send_all`.
 
         Only a few are sent at a time: messages, whose publishers wait, follow them soon.
         """
-        return await self._send_all(commands, self._read_limit, waits_for_partner)
+        return await self._send_all(commands, self._read_limit, waits_for_partner, slot=slot)
 
     async def _send_all(
         self,
@@ -135,6 +155,7 @@ class CommandPipeline(ReconnectingConnection):
         limit: trio.Semaphore,
         waits_for_partner: bool = True,
         timeout: float | None = None,
+        slot: int | None = None,
     ) -> list[Any]:
         """Send commands and return their replies; if the connection is lost, send them again.
 
@@ -143,6 +164,7 @@ class CommandPipeline(ReconnectingConnection):
             limit: limits the number of pending requests.
             waits_for_partner: whether to wait until the other connection is up.
             timeout: what is left of ``publish_timeout``; None for all of it.
+            slot: the hash slot of the keys, if it determines the server.
 
         Raises:
             BrokerUnavailable: no reply within ``publish_timeout`` seconds.
@@ -157,18 +179,53 @@ class CommandPipeline(ReconnectingConnection):
             async with limit if waits_for_partner else nullcontext():
                 while not self._is_closed:
                     try:
-                        return await self._request_once(commands, waits_for_partner)
+                        return await self.request_once(commands, waits_for_partner, slot)
                     except RedisDisconnected as error:
                         failure = error
                     await trio.sleep(RETRY_DELAY)
             raise BrokerUnavailable("the hub is closed")
         raise BrokerUnavailable(
-            f"Redis at {self.address} did not answer within "
+            f"Redis at {self._servers} did not answer within "
             f"{seconds_text(self.timings.publish_timeout)}"
-        ) from (self.failure or failure)
+        ) from (self.last_failure or failure)
 
-    async def _request_once(
-        self, commands: Sequence[Sequence[Argument]], waits_for_partner: bool
+
+class CommandPipeline(CommandSender, ReconnectingConnection):
+    """Sends the waiting commands of all tasks in one write, and matches replies to commands.
+
+    Each write ends with ROLE, and its commands are done when the reply to ROLE confirms that the
+    server is a master: a replica accepts PUBLISH, but the hubs at the master do not receive the
+    message. ROLE is also sent when there are no commands. ``partner`` is the connection that
+    receives messages. While it is disconnected, no messages are sent: the subscribers of this
+    process would miss them.
+    """
+
+    purpose = "publishing"
+
+    def __init__(
+        self,
+        address: RedisAddress | Discovery,
+        timings: RedisTimings,
+        history_key: str | None = None,
+    ) -> None:
+        CommandSender.__init__(self, address, timings)
+        ReconnectingConnection.__init__(self, address, timings, history_key)
+        self._connection: RedisConnection | None = None
+        self._has_role = True  # whether the server reports its role
+        self._unsent: deque[RedisRequest] = deque()
+        self._sent: deque[RedisRequest] = deque()
+        self._unconfirmed: list[RedisRequest] = []
+        self._work = trio.lowlevel.ParkingLot()
+
+    @property
+    def last_failure(self) -> Exception | None:
+        return self.failure
+
+    async def request_once(
+        self,
+        commands: Sequence[Sequence[Argument]],
+        waits_for_partner: bool,
+        slot: int | None = None,  # noqa: ARG002 - there is one server
     ) -> list[Any]:
         connection = await self._wait_connection(waits_for_partner)
         packed = b"".join([connection.pack(*command) for command in commands])

@@ -29,7 +29,7 @@ from .history import RedisHistory, decode_data
 from .interest import MAX_BATCHES, Interest
 from .scripts import HubKeys
 
-__all__ = ["PubSubReceiver"]
+__all__ = ["PubSubReceiver", "deliver_all"]
 
 T = TypeVar("T")
 
@@ -377,9 +377,14 @@ class PubSubReceiver(ReconnectingConnection):
 
     async def _deliver_all(self, events: Iterable[Event]) -> None:
         self._last_alive = trio.current_time()
-        started = time.perf_counter()
-        for event in events:
-            self._deliver(event)
-            if time.perf_counter() - started > TURN_SECONDS:
-                await trio.lowlevel.checkpoint()
-                started = time.perf_counter()
+        await deliver_all(self._deliver, events)
+
+
+async def deliver_all(deliver: Deliver, events: Iterable[Event]) -> None:
+    """Deliver events, and let other tasks run from time to time."""
+    started = time.perf_counter()
+    for event in events:
+        deliver(event)
+        if time.perf_counter() - started > TURN_SECONDS:
+            await trio.lowlevel.checkpoint()
+            started = time.perf_counter()

@@ -6,11 +6,27 @@ which the history began, and the longest time in milliseconds for which any chan
 for no limit. The sorted set ``{trioglock}:channels`` contains the time of the latest message of
 each channel, or a time up to a second earlier. The braces put all keys of a hub into one hash slot,
 and no hub name contains them.
+
+With sharded publishing and subscribing, each channel is independent of the others: its messages are
+in the stream ``{trioglock/news}``.
 """
 
 from __future__ import annotations
 
-__all__ = ["PREPARE", "PUBLISH", "HubKeys", "publish_arguments"]
+from .discovery import slot_of
+
+__all__ = [
+    "PREPARE",
+    "PUBLISH",
+    "PUBLISH_SHARDED",
+    "READ_SHARDED",
+    "SERVER_SCALE",
+    "HubKeys",
+    "ShardKeys",
+    "kept_milliseconds",
+    "publish_arguments",
+    "publish_sharded_arguments",
+]
 
 PREPARE = """
 local time = redis.call('TIME')
@@ -86,6 +102,75 @@ than that of every earlier message of any channel. It also sends the id with whi
 began: a hub that knows another id is still connected to an earlier master, which relayed the
 message."""
 
+SERVER_SCALE = 10_000_000
+"""The second part of an id of a sharded channel is a number for the server, times this, plus the
+number of the message in its millisecond."""
+
+_SERVER = """
+-- Changes when the server restarts, and when a replica becomes the master.
+local info = redis.call('INFO', 'replication')
+local server = tonumber(string.sub(string.match(info, 'master_replid:(%x+)'), 1, 6), 16)
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+PUBLISH_SHARDED = (
+    _SERVER
+    + """
+local function add(ms, number)
+  local id = string.format('%.0f-%.0f', ms, number)
+  local added = redis.pcall('XADD', KEYS[1], 'MAXLEN', ARGV[2], id, 'data', ARGV[1])
+  if type(added) == 'string' then return added end
+  if not string.find(added.err, 'equal or smaller', 1, true) then return added end
+end
+local first = server * 10000000
+local id = add(now, first + 1)
+if not id then
+  local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
+  local dash = string.find(newest, '-', 1, true)
+  local ms = tonumber(string.sub(newest, 1, dash - 1))
+  local number = tonumber(string.sub(newest, dash + 1))
+  if number < first or number >= first + 9999999 then
+    ms, number = ms + 1, first  -- accepted by another server
+  end
+  id = add(ms, number + 1)
+end
+if type(id) ~= 'string' then return id end
+local kept = tonumber(ARGV[3])
+if kept > 0 and redis.call('PTTL', KEYS[1]) < kept then
+  -- Once a second is enough.
+  redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f', now - kept))
+  redis.call('PEXPIRE', KEYS[1], kept + 1000)
+end
+redis.call('SPUBLISH', KEYS[1], id .. ' ' .. ARGV[1])
+return id
+"""
+)
+"""Adds a message to the stream of a sharded channel and sends it to the hubs. Its id is greater
+than those of earlier messages of the channel, and contains a number for the server: a subscriber
+that resumes after a message from another server receives a gap, because messages that only that
+server had accepted may be missing."""
+
+READ_SHARDED = (
+    _SERVER
+    + """
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+local length, entries = redis.call('XLEN', KEYS[1]), {}
+local count, kept, start = tonumber(ARGV[3]), tonumber(ARGV[4]), ''
+if count > 0 then
+  start = '(' .. ARGV[1] .. '-' .. ARGV[2]
+  if kept > 0 and now - kept > tonumber(ARGV[1]) then
+    start = string.format('%.0f', now - kept)
+  end
+  entries = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', count)
+end
+return {server, now, newest and newest[1] or '', oldest and oldest[1] or '', length, entries}
+"""
+)
+"""Reads the messages of a sharded channel after a position, and what shows whether others are
+missing."""
+
 
 class HubKeys:
     """The names of a hub's keys and channels in Redis.
@@ -112,6 +197,31 @@ class HubKeys:
         return self.plain_prefix + channel
 
 
+class ShardKeys:
+    """The names of a hub's channels and streams in Redis with sharded publishing and subscribing.
+
+    Both names of a channel are in the same hash slot, because no channel contains braces.
+
+    Args:
+        name: name of the hub.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._prefix = f"{name}/"
+
+    def plain(self, channel: str) -> str:
+        """The Redis channel of messages without a history."""
+        return self._prefix + channel
+
+    def stream(self, channel: str) -> str:
+        """The stream of a channel, and the Redis channel on which its messages are sent."""
+        return f"{{{self._prefix}{channel}}}"
+
+    def slot(self, channel: str) -> int:
+        """The hash slot of both."""
+        return slot_of(self.plain(channel))
+
+
 def publish_arguments(
     keys: HubKeys, channel: str, data: str | bytes, limit: int, seconds: float | None
 ) -> tuple[list[str], list[str | bytes | int]]:
@@ -119,6 +229,17 @@ def publish_arguments(
 
     The stream keeps one entry more than the history; that entry shows whether anything is missing.
     """
-    milliseconds = 0 if seconds is None else max(1, int(seconds * 1000))
     names = [keys.ids, keys.index, keys.stream(channel)]
-    return names, [channel, data, limit + 1, milliseconds]
+    return names, [channel, data, limit + 1, kept_milliseconds(seconds)]
+
+
+def publish_sharded_arguments(
+    keys: ShardKeys, channel: str, data: str | bytes, limit: int, seconds: float | None
+) -> tuple[list[str], list[str | bytes | int]]:
+    """The keys and arguments of PUBLISH_SHARDED."""
+    return [keys.stream(channel)], [data, limit + 1, kept_milliseconds(seconds)]
+
+
+def kept_milliseconds(seconds: float | None) -> int:
+    """The age up to which messages are kept as an argument of a script: 0 for no limit."""
+    return 0 if seconds is None else max(1, int(seconds * 1000))

@@ -8,10 +8,13 @@ from typing import Any
 
 from ...errors import BrokerError
 
-__all__ = ["SLOT_OWNER", "ServerInfo", "mode_of", "parse_info", "refusal"]
+__all__ = ["SHARD", "SLOT_OWNER", "ServerInfo", "mode_of", "parse_info", "refusal"]
 
 SLOT_OWNER = "slot owner"
 """The mode of a node of a cluster that was chosen because it serves the hash slot of the hub."""
+
+SHARD = "shard"
+"""The mode of a node of a cluster that serves the hash slots of some channels of the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class ServerInfo:
         identity: changes when the server restarts, and when it becomes the master; empty if
             unknown.
         master: address of the server's master if it is a replica, else None.
-        mode: ``standalone``, ``cluster``, ``sentinel`` or :data:`SLOT_OWNER`.
+        mode: ``standalone``, ``cluster``, ``sentinel``, :data:`SLOT_OWNER` or :data:`SHARD`.
     """
 
     identity: str = ""

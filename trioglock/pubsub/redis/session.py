@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import trio
 
 from ...frames import Data
 from ..broker import BrokerSession
 from ..history import FindRetention
 from ..patterns import ChannelFilter
-from .pipeline import CommandPipeline
+from .pipeline import CommandPipeline, CommandSender
 from .pubsub import PubSubReceiver
-from .scripts import PUBLISH, HubKeys, publish_arguments
+from .scripts import (
+    PUBLISH,
+    PUBLISH_SHARDED,
+    HubKeys,
+    ShardKeys,
+    publish_arguments,
+    publish_sharded_arguments,
+)
+from .shard_receiver import ShardReceiver
 
-__all__ = ["RedisSession"]
+__all__ = ["RedisSession", "ShardSession"]
 
 
-class RedisSession(BrokerSession):
-    """Publishes with PUBLISH or, if the channel has a history, with a script that adds to it."""
+class SessionBase(BrokerSession):
+    """Subscribes, and publishes when the subscriptions of this process are in effect.
+
+    Args:
+        commands: sends the commands.
+        receiver: receives the messages.
+        find_retention: returns the retention of a channel.
+    """
 
     def __init__(
         self,
-        commands: CommandPipeline,
-        receiver: PubSubReceiver,
-        keys: HubKeys,
+        commands: CommandSender,
+        receiver: PubSubReceiver | ShardReceiver,
         find_retention: FindRetention,
     ) -> None:
         self._commands = commands
         self._receiver = receiver
-        self._keys = keys
         self.find_retention: FindRetention = find_retention
 
     @property
     def is_up(self) -> bool:
-        return self._commands.is_up and self._receiver.is_up
+        return self._receiver.is_up
 
     def subscribe(self, channels: ChannelFilter) -> None:
         self._receiver.subscribe(channels)
@@ -53,6 +67,32 @@ class RedisSession(BrokerSession):
             with trio.move_on_after(timeout):
                 await self._receiver.wait_pending(channel)
             timeout = max(0.0, timeout - (trio.current_time() - began))
+        await self._send(channel, data, timeout)
+
+    @abstractmethod
+    async def _send(self, channel: str, data: Data, timeout: float) -> None:
+        """Publish a message within a number of seconds."""
+
+
+class RedisSession(SessionBase):
+    """Publishes with PUBLISH or, if the channel has a history, with a script that adds to it."""
+
+    def __init__(
+        self,
+        commands: CommandPipeline,
+        receiver: PubSubReceiver,
+        keys: HubKeys,
+        find_retention: FindRetention,
+    ) -> None:
+        super().__init__(commands, receiver, find_retention)
+        self._pipeline = commands
+        self._keys = keys
+
+    @property
+    def is_up(self) -> bool:
+        return self._pipeline.is_up and super().is_up
+
+    async def _send(self, channel: str, data: Data, timeout: float) -> None:
         retention = self.find_retention(channel)
         if retention is None:
             await self._commands.request(
@@ -61,3 +101,29 @@ class RedisSession(BrokerSession):
             return
         names, arguments = publish_arguments(self._keys, channel, data, *retention)
         await self._commands.run_script(PUBLISH, names, arguments, timeout=timeout)
+
+
+class ShardSession(SessionBase):
+    """Publishes with SPUBLISH or, if the channel has a history, with a script that adds to it."""
+
+    def __init__(
+        self,
+        commands: CommandSender,
+        receiver: ShardReceiver,
+        keys: ShardKeys,
+        find_retention: FindRetention,
+    ) -> None:
+        super().__init__(commands, receiver, find_retention)
+        self._keys = keys
+
+    async def _send(self, channel: str, data: Data, timeout: float) -> None:
+        retention, keys, slot = self.find_retention(channel), self._keys, self._keys.slot(channel)
+        if retention is None:
+            await self._commands.request(
+                "SPUBLISH", keys.plain(channel), data, timeout=timeout, slot=slot
+            )
+            return
+        names, arguments = publish_sharded_arguments(keys, channel, data, *retention)
+        await self._commands.run_script(
+            PUBLISH_SHARDED, names, arguments, timeout=timeout, slot=slot
+        )

@@ -18,15 +18,23 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import sys
 import time
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import outcome
 import trio
+
+if sys.platform == "linux":
+    from select import EPOLLIN
+    from select import epoll as Epoll  # noqa: N812
+elif TYPE_CHECKING:  # on other systems
+    EPOLLIN = 1
+
+    class Epoll(Any): ...  # type: ignore[misc]
+
 
 __all__ = ["AGAIN", "ENDED", "LEFT", "PAUSED", "WAIT", "Poller", "poller_of_run"]
 
@@ -99,7 +107,7 @@ class Poller:
         self._deferred: list[tuple[_Entry, Callable[[], None]]] = []
         self.defers: bool = False
         """Whether several links are being fed, so that :meth:`defer` may be called."""
-        self._epoll: select.epoll | None = None
+        self._epoll: Epoll | None = None
         self._stale = False  # the epoll instance may contain a file that cannot be removed
 
     def join(self) -> None:
@@ -157,12 +165,12 @@ class Poller:
 
     def _add(self, entry: _Entry) -> bool:
         if self._epoll is None:
-            self._epoll = select.epoll()
+            self._epoll = Epoll()
             trio.lowlevel.spawn_system_task(self._run, name="trioglock poller")
         # The number may still belong to a link whose descriptor was closed by other code.
         self.closed(entry.fd)
         try:
-            self._epoll.register(entry.fd, select.EPOLLIN)
+            self._epoll.register(entry.fd, EPOLLIN)
         except (OSError, ValueError):  # ValueError: a closed socket has the number -1
             return False
         self._entries[entry.fd] = entry
@@ -183,15 +191,15 @@ class Poller:
         self._remove(entry)
         trio.lowlevel.reschedule(entry.task, result)
 
-    def _renew(self) -> select.epoll:
+    def _renew(self) -> Epoll:
         """Replace the epoll instance with one that contains nothing but the links."""
         if self._epoll is not None:
             self._epoll.close()
         self._stale = False
-        self._epoll = select.epoll()
+        self._epoll = Epoll()
         for entry in list(self._entries.values()):
             try:
-                self._epoll.register(entry.fd, select.EPOLLIN)
+                self._epoll.register(entry.fd, EPOLLIN)
             except OSError:
                 self.closed(entry.fd)
         return self._epoll
@@ -227,7 +235,7 @@ class Poller:
                 for entry in list(self._entries.values()):
                     self._wake(entry, outcome.Value(LEFT))
 
-    def _turn(self, epoll: select.epoll) -> None:
+    def _turn(self, epoll: Epoll) -> None:
         """Call the functions of the links that are readable or have something buffered."""
         ready = epoll.poll(0, TURN)
         if self._again:

@@ -206,7 +206,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
                 received = 0
                 if not self.pending:
                     try:
-                        received = os.readv(self._socket.fileno(), (buffers.cipher,))
+                        received = os.readv(self._socket.fileno(), (buffers.cipher,))  # type: ignore[attr-defined, unused-ignore]
                     except BlockingIOError:
                         return None
                     if not received:

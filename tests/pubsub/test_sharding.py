@@ -1,0 +1,257 @@
+"""Sharded publishing and subscribing on a cluster: delivery, slots that move, nodes that fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+from tests.pubsub.failover_load import loaded
+from tests.pubsub.helpers import opened, read, served
+from tests.pubsub.redis_cluster import RealCluster, name_in, real_cluster, slot_of
+from tests.pubsub.redis_server import RealRedis
+from trioglock import BrokerError, ConnectionClosedError, InvalidOption, UsageError, connect
+from trioglock.pubsub import Gap, Hub, Message, RedisBroker, publish
+
+pytestmark = pytest.mark.redis
+
+URL = "redis+cluster://localhost"
+
+CHANNELS = [name_in(number, "trioglock/") for number in range(3)]
+"""One channel on each node."""
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[RealCluster]:
+    """Three masters and their replicas."""
+    with real_cluster(version=7) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(nodes: RealCluster) -> RealCluster:
+    """The same, without data."""
+    for channel in CHANNELS:
+        master_of(nodes, channel).ask("FLUSHALL")
+    return nodes
+
+
+def sharded(cluster: RealCluster, **options: Any) -> RedisBroker:
+    return RedisBroker(cluster.url, sharded=True, **options)
+
+
+def master_of(cluster: RealCluster, channel: str) -> RealRedis:
+    return cluster.master_of(f"trioglock/{channel}")
+
+
+def subscribers(node: RealRedis, channel: str) -> int:
+    reply = node.ask(f"PUBSUB SHARDNUMSUB trioglock/{channel}")
+    return int(reply.split()[-1].removeprefix(":"))
+
+
+def publish_blocking(cluster: RealCluster, text: str, channel: str, history: int | None) -> Any:
+    options: dict[str, Any] = {"url": cluster.url, "history": history, "sharded": True}
+    return trio.to_thread.run_sync(partial(publish, text, channel, **options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history", [None, 10])
+async def test_each_channel_is_on_one_node(cluster: RealCluster, history: int | None) -> None:
+    """From hubs, from a program without trio, and from redis-cli."""
+    broker = partial(sharded, cluster, history=history)
+    async with opened(broker()) as hub, opened(broker()) as other:
+        loops = {channel: other.subscribe(channel) for channel in CHANNELS}
+        for channel, loop in loops.items():
+            node = master_of(cluster, channel)
+            await loop.ready()
+            await hub.publish("one", channel)
+            await publish_blocking(cluster, "two", channel, history)
+            assert node.ask(f"SPUBLISH trioglock/{channel} three") == ":1\r\n"
+            assert await read(loop, 3) == ["one", "two", "three"]
+            for one in cluster.nodes:
+                assert subscribers(one, channel) == (one is node)
+            length = node.ask(f"XLEN {{trioglock/{channel}}}")
+            assert length == f":{0 if history is None else 2}\r\n"
+        for channel, loop in loops.items():
+            loop.close()
+            await hub.publish("four", channel)  # unsubscribing follows a message
+            while subscribers(master_of(cluster, channel), channel):
+                await trio.sleep(0.01)
+
+
+@pytest.mark.slow
+async def test_ids_are_those_of_a_channel(cluster: RealCluster) -> None:
+    async with opened(sharded(cluster, history=2)) as hub:
+        first, second = CHANNELS[:2]
+        loop = hub.subscribe(first, gaps=True)
+        await loop.ready()
+        start = hub.history.last_of(first)
+        for number in range(3):
+            await hub.publish(str(number), first)
+        messages = [await loop.__anext__() for _ in range(3)]
+        again = hub.subscribe(first, after=messages[0].id, gaps=True)
+        assert await read(again, 2) == ["1", "2"]
+        again = hub.subscribe(first, after=start, gaps=True)  # the history is too short
+        gap, *rest = await read(again, 3)
+        assert isinstance(gap, Gap)
+        assert rest == ["1", "2"]
+        resumed = hub.subscribe(first, after=gap.id, gaps=True)
+        assert await read(resumed, 2) == ["1", "2"]
+        unread = hub.subscribe(second)
+        await unread.ready()
+        quiet = hub.subscribe(second, after=hub.history.last_of(second), gaps=True)
+        await hub.publish("loud", second)
+        assert await read(quiet, 1) == ["loud"]
+        future = hub.subscribe(second, after="99999999999999-0", gaps=True)
+        assert isinstance(await future.__anext__(), Gap)
+        await hub.publish("next", second)
+        assert await read(future, 1) == ["next"]
+        with pytest.raises(UsageError, match="sharded=True, each channel has its own ids"):
+            _ = hub.history.last
+        master_of(cluster, first).ask(f"DEL {{trioglock/{first}}}")
+        deleted = hub.subscribe(first, after=messages[0].id, gaps=True)
+        assert isinstance(await deleted.__anext__(), Gap)
+
+
+@pytest.mark.slow
+async def test_clients_subscribe_and_resume(cluster: RealCluster) -> None:
+    channel = CHANNELS[0]
+    hub = Hub(broker=sharded(cluster, history=10))
+    async with served(hub) as url:
+        async with connect(f"{url}{channel}?after=") as client:
+            subscribed = json.loads(await client.receive())
+            await hub.publish("one", channel)
+            assert json.loads(await client.receive())["data"] == "one"
+        async with connect(f"{url}{channel}?after={subscribed['id']}") as client:
+            assert json.loads(await client.receive())["id"] == subscribed["id"]
+            assert json.loads(await client.receive())["data"] == "one"
+        for path, reason in (("", "no broadcasts"), ("a%7Bb%7D", "no braces")):
+            async with connect(url + path) as client:
+                with pytest.raises(ConnectionClosedError, match=reason) as caught:
+                    await client.receive()
+                assert caught.value.code == 1008
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history", [None, 10])
+async def test_a_lost_connection_concerns_the_channels_of_its_node(
+    cluster: RealCluster, history: int | None
+) -> None:
+    """Their messages are read from the history, or a gap is reported."""
+    lost, kept = CHANNELS[:2]
+    async with opened(sharded(cluster, history=history)) as hub:
+        loops = [hub.subscribe(channel, gaps=True) for channel in (lost, kept)]
+        for loop in loops:
+            await loop.ready()
+        master_of(cluster, lost).send_plainly("CLIENT KILL TYPE pubsub")
+        for channel in (lost, kept):
+            await publish_blocking(cluster, "one", channel, history)
+            await hub.publish("two", channel)
+        events = await read(loops[0], 2)
+        assert events[-1] == "two"
+        assert events[0] == "one" if history else isinstance(events[0], Gap)
+        assert await read(loops[1], 2) == ["one", "two"]
+
+
+@pytest.mark.slow
+async def test_a_gap_where_another_node_took_over(cluster: RealCluster) -> None:
+    """It is reported once, between the messages of both nodes."""
+    channel = CHANNELS[2]
+    source, target = master_of(cluster, channel), master_of(cluster, CHANNELS[0])
+    async with opened(sharded(cluster, history=100)) as hub:
+        loop = hub.subscribe(channel, gaps=True)
+        await loop.ready()
+        start = hub.history.last_of(channel)
+        try:
+            await hub.publish("one", channel)
+            await hub.publish("two", channel)
+            for _ in cluster.move_slot(slot_of(f"trioglock/{channel}"), source, target):
+                await trio.sleep(0)
+            await hub.publish("three", channel)
+            events = [await loop.__anext__() for _ in range(4)]
+            assert isinstance(events.pop(2), Gap)
+            texts = [event.data for event in events if isinstance(event, Message)]
+            assert texts == ["one", "two", "three"]
+            again = hub.subscribe(channel, after=start, gaps=True)
+            one, two, gap, three = await read(again, 4)
+            assert (one, two, three) == ("one", "two", "three")
+            assert isinstance(gap, Gap)
+            again = hub.subscribe(channel, after=gap.id, gaps=True)
+            assert await read(again, 1) == ["three"]
+        finally:
+            for _ in cluster.move_slot(slot_of(f"trioglock/{channel}"), target, source):
+                pass
+
+
+@pytest.mark.slow
+async def test_slots_and_nodes_under_load(cluster: RealCluster) -> None:
+    """Slots are moved, and a node is killed: each subscriber receives each message, or a gap."""
+    plain, kept = name_in(0, suffix="/x"), name_in(1, suffix="/x")
+    async with loaded(cluster.url, plain, kept, sharded=True) as loads:
+        first, second = cluster.master_of(f"{plain}/x"), cluster.master_of(f"{kept}/x")
+        for name, source, target in ((kept, second, first), (plain, first, second)):
+            for _ in cluster.move_slot(slot_of(f"{name}/x"), source, target):
+                await trio.sleep(0.2)
+            for load in loads:
+                await load.wait_published()
+        await loads[0].add_hub()
+        for _ in cluster.move_slot(slot_of(f"{plain}/x"), second, first):
+            await trio.sleep(0.2)
+        cluster.set_node_timeout(1000)
+        first.kill()  # serves both channels
+        for load in loads:
+            await load.wait_published()
+            await load.add_hub()
+    first.start()
+    cluster.wait_ready()
+
+
+REFUSED = [
+    ("news/*", "no patterns such as 'news/\\*'"),
+    ("", "no broadcasts"),
+    ("{news}", "no braces"),
+]
+
+
+@pytest.mark.parametrize(("topic", "message"), REFUSED)
+def test_patterns_and_broadcasts_of_listeners_are_refused(topic: str, message: str) -> None:
+    hub = Hub(broker=RedisBroker(URL, sharded=True))
+    with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+        hub.on(topic)(print)
+
+
+@pytest.mark.parametrize(("channel", "message"), REFUSED[1:])
+def test_broadcasts_without_trio_are_refused(channel: str, message: str) -> None:
+    with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+        publish("x", channel, url=URL, sharded=True)
+
+
+@pytest.mark.slow
+async def test_patterns_and_broadcasts_are_refused(cluster: RealCluster) -> None:
+    async with opened(sharded(cluster)) as hub:
+        for topic, message in REFUSED:
+            with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+                hub.subscribe(topic)
+        for channel, message in REFUSED[1:]:
+            with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+                await hub.publish("x", channel)
+
+
+@pytest.mark.parametrize("url", ["redis://localhost", "redis+sentinel://localhost/main"])
+def test_sharding_requires_a_cluster(url: str) -> None:
+    for call in (partial(RedisBroker, url), partial(publish, "x", "news", url=url)):
+        with pytest.raises(InvalidOption, match=r"requires a Redis Cluster: .* redis\+cluster://"):
+            call(sharded=True)
+    with pytest.raises(InvalidOption, match="sharded must be a bool"):
+        RedisBroker(URL, sharded="yes")  # type: ignore[arg-type]
+
+
+async def test_a_server_without_a_cluster(redis: RealRedis) -> None:
+    broker = RedisBroker(f"redis+cluster://127.0.0.1:{redis.port}", sharded=True)
+    with pytest.raises(BrokerError, match="does not belong to a cluster"):
+        async with opened(broker):
+            pass
