@@ -158,7 +158,7 @@ def _run(options: argparse.Namespace, effort: Effort, results: Results) -> None:
     entries = [entry for case in cases if not case.fresh for entry in case.entries]
     with (
         tempfile.TemporaryDirectory() as folder,
-        servers(Path(folder)) as running,
+        servers(Path(folder), {case.server for case in cases}) as running,
         Workers(entries, effort.builds, results) as workers,
     ):
         for case in cases:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,9 +101,9 @@ class Server:
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[dict[str, Server]]:
-    """Run the servers during the block, and yield them by role."""
-    cafiles = {role: str(folder / f"{role}.pem") for role in ("echo", "flood", "sink")}
+def servers(folder: Path, roles: Iterable[str]) -> Iterator[dict[str, Server]]:
+    """Run a server for each role during the block, and yield them by role."""
+    cafiles = {role: str(folder / f"{role}.pem") for role in roles}
     children = {role: Child("server", role, cafile) for role, cafile in cafiles.items()}
     try:
         yield {role: _server(child, cafiles[role]) for role, child in children.items()}

@@ -83,13 +83,19 @@ def test_a_command_that_cannot_be_imported(
 
 @pytest.mark.slow
 async def test_only_the_used_command_is_imported() -> None:
-    """``--version`` loads no terminal library, and no second WebSocket implementation."""
+    """``--version`` loads no terminal library, and no second WebSocket implementation.
+
+    Neither does a server.
+    """
     program = (
         "import sys; from trioglock.cli import main; main(['--version']);"
-        "print({'prompt_toolkit', 'rich', 'trio_websocket', 'wsproto'} & sys.modules.keys())"
+        "unwanted = {'plotille', 'prompt_toolkit', 'rich', 'trio_websocket', 'wsproto'};"
+        "print(unwanted & sys.modules.keys());"
+        "import trioglock.cli.serve;"
+        "print(unwanted & sys.modules.keys())"
     )
     done = await run_python("-c", program)
-    assert done.stdout.splitlines()[1:] == ["set()"]
+    assert done.stdout.splitlines()[1:] == ["set()", "set()"]
 
 
 @pytest.mark.parametrize(

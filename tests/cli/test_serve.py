@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as connect_browser
 
-from tests.cli.helpers import COMMAND, environment
 from tests.cli.serving import serve_in_process, serve_in_thread
 from tests.cli.terminal import Terminal
 from tests.server.helpers import Answer, plain_request
@@ -377,17 +375,3 @@ def test_worker_without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     with open(os.devnull) as empty:  # noqa: PTH123
         monkeypatch.setattr("sys.stdin", empty)
         assert main(["serve", "--worker"]) == 1
-
-
-@pytest.mark.slow
-def test_imports() -> None:
-    """A server does not import libraries for terminals."""
-    program = (
-        "import sys, trioglock.cli.serve; "
-        "sys.exit([name for name in ('rich', 'prompt_toolkit', 'plotille') "
-        "if name in sys.modules] or 0)"
-    )
-    done = subprocess.run(  # noqa: S603
-        [*COMMAND[:-2], "-c", program], check=False, env=environment(), timeout=20
-    )
-    assert done.returncode == 0

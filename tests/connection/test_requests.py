@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from tests.strategies import CHARACTERS
 from trioglock import (
     Aborted,
     Backoff,
@@ -207,7 +208,11 @@ async def ask_for(conn: Connection[None, Any], n: int) -> None:
 
 
 @settings(deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text() | st.uuids(), st.tuples))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(CHARACTERS) | st.uuids(), st.tuples
+    )
+)
 def test_the_key_of_an_id_survives_json(ref: Any) -> None:
     """The id in the reply has the same key, and no other JSON value has."""
     key = key_of(ref)

@@ -568,7 +568,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_orders(model: type[SubscriptionModel]) -> None:
     """No order of events leaves a wrong key active, or loses an update without a gap."""
     run_state_machine_as_test(
-        model, settings=settings(max_examples=40, stateful_step_count=50, deadline=None)
+        model, settings=settings(max_examples=20, stateful_step_count=50, deadline=None)
     )
 
 

@@ -153,9 +153,9 @@ def test_every_error_and_reason_is_explained() -> None:
     assert {*errors.__all__, *disconnect.__all__} - bases <= explained
 
 
-def test_every_hook_has_a_section_and_a_row_in_the_readme() -> None:
+def test_every_hook_has_a_section_and_a_row() -> None:
     headings = " ".join(re.findall(r"^### (.*)$", Page("docs/hooks.md").text, re.MULTILINE))
-    table = " ".join(row[0] for row in Page("README.md").rows("The hooks"))
+    table = " ".join(row[0] for row in Page("docs/hooks.md").rows("The hooks"))
     for name, hook in inspect.getmembers(Socket, inspect.isfunction):
         if not name.startswith("_"):
             call = f"`{name}({', '.join(list(inspect.signature(hook).parameters)[1:])})`"
@@ -259,13 +259,19 @@ def test_contributing_lists_the_sessions() -> None:
     assert sorted(table) == sorted(nox_sessions())
 
 
-def test_the_readme_states_the_requirements() -> None:
+def test_the_requirements_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    text = Page("README.md").text
-    assert f"Python {project['requires-python'].removeprefix('>=')} or later" in text
+    version = f"Python {project['requires-python'].removeprefix('>=')} or later"
+    text = Page("docs/extras.md").text
+    assert version in text
+    assert version in Page("README.md").text
     for dependency in project["dependencies"]:
-        name, version = dependency.partition(";")[0].split(">=")
-        assert re.search(rf"\[{name}\]\(\S+\)\s+{version} or later", text), dependency
+        name, least = dependency.partition(";")[0].split(">=")
+        assert re.search(rf"\[{name}\]\(\S+\)\s+{least} or later", text), dependency
+
+
+def test_the_readme_is_short() -> None:
+    assert len(Page("README.md").text.splitlines()) < 200
 
 
 @pytest.mark.slow

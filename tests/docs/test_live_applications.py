@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,6 @@ from tests.cli.serving import serve_in_process
 from tests.docs.pages import Page
 from tests.pubsub.conftest import redis
 from tests.pubsub.redis_server import RealRedis
-from tests.scripts import run_python
 from trioglock.protocols import phoenix
 
 __all__ = ["redis"]
@@ -32,7 +34,9 @@ def write_files(folder: Path, url: str) -> None:
         (folder / name).write_text(text.replace("redis://localhost:6379", url))
 
 
-async def test_two_processes_share_messages_and_presence(redis: RealRedis, tmp_path: Path) -> None:
+async def test_two_processes_share_messages_and_presence(
+    redis: RealRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_files(tmp_path, redis.url)
     env = {"PYTHONPATH": str(tmp_path)}
     async with (
@@ -49,8 +53,9 @@ async def test_two_processes_share_messages_and_presence(redis: RealRedis, tmp_p
         await al.push("say", {"text": "hello"})
         said = ("said", {"from": "al", "text": "hello"})
         assert await al.receive() == await bo.receive() == said
-        done = await run_python(str(tmp_path / "notify.py"), "soup")
-        assert done.code == 0, done.stderr
+        script = str(tmp_path / "notify.py")
+        monkeypatch.setattr(sys, "argv", [script, "soup"])
+        await trio.to_thread.run_sync(partial(runpy.run_path, script, run_name="__main__"))
         said = ("said", {"from": "notify.py", "text": "soup"})
         assert await al.receive() == await bo.receive() == said
         await bo.leave()

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
 from queue import Queue
 from threading import Thread
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
@@ -43,8 +44,8 @@ class Feed:
 
     def handle(self, connection: ServerConnection) -> None:
         connection.send("hello")
-        for _ in connection:
-            pass
+        with suppress(ConnectionClosed):
+            connection.recv()
         self.close_codes.put(connection.close_code)
 
     @contextmanager

@@ -13,7 +13,6 @@ from trioglock import Connection, Deliver, HandshakeRefused, Socket
 pytestmark = pytest.mark.slow
 
 SIZES = [0, 1, 125, 126, 127, 65_535, 65_536, 2**20]
-MANY_FRAGMENTS = 2**16
 
 # aiohttp sends every message in one frame.
 fragmenting = pytest.mark.parametrize("server", ["websockets", "node"], indirect=True)
@@ -118,15 +117,6 @@ async def test_a_ping_between_fragments_is_answered_immediately(dial: Dialer) ->
         async with dial(url, Diary()) as conn:
             assert await conn.receive() == message
             assert conn.state == ("init", "connect", *between, "message")
-
-
-@only_ws
-@uncompressing
-async def test_a_message_may_have_very_many_fragments(dial: Dialer) -> None:
-    """65,536 fragments of a byte or none are one message."""
-    async with dial(dial.url("manyfragments", count=MANY_FRAGMENTS)) as conn:
-        assert await conn.receive() == "x" * (MANY_FRAGMENTS - 1)
-        assert await conn.ping() > 0
 
 
 async def test_a_ping_of_the_client_is_answered(dial: Dialer) -> None:

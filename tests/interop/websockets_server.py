@@ -50,11 +50,6 @@ async def fragments(socket: ServerConnection, query: Query) -> None:
     await socket.wait_closed()
 
 
-async def many_fragments(socket: ServerConnection, query: Query) -> None:
-    await socket.send(["x"] * (int(query["count"]) - 1))
-    await socket.wait_closed()
-
-
 async def ping(socket: ServerConnection, query: Query) -> None:
     await (await socket.ping(query["payload"].encode()))
     await socket.send("ponged")
@@ -93,7 +88,6 @@ PATHS: dict[str, Callable[[ServerConnection, Query], Awaitable[None]]] = {
     "/echo": echo,
     "/close": close,
     "/fragments": fragments,
-    "/manyfragments": many_fragments,
     "/ping": ping,
     "/subprotocol": handshake,
     "/pushclose": push_close,

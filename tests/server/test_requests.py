@@ -64,7 +64,7 @@ async def outcome(chunks: list[bytes]) -> Any:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.data(), st.one_of(mutated(), st.binary(max_size=100)))
 def test_any_bytes_come_to_the_same_however_they_are_cut(data: st.DataObject, wire: bytes) -> None:
     """No other exception is raised; a request is the same when read byte by byte."""

@@ -60,13 +60,14 @@ class Request:
 
 
 async def read_request(stream: trio.abc.Stream) -> Request:
-    """Read the head of an HTTP request byte by byte, and nothing behind it."""
+    """Read the head of an HTTP request; the client sends nothing more before the response."""
     data = b""
-    while not data.endswith(b"\r\n\r\n"):
-        byte = await stream.receive_some(1)
-        if not byte:
+    while b"\r\n\r\n" not in data:
+        more = await stream.receive_some()
+        if not more:
             raise trio.BrokenResourceError("the client hung up")
-        data += byte
+        data += more
+    assert data.endswith(b"\r\n\r\n")
     line, *rest = data.decode("latin-1").split("\r\n")
     pairs = (header.partition(": ") for header in rest if header)
     return Request(line, Headers((name, value) for name, _, value in pairs))

@@ -26,6 +26,7 @@ from ..errors import (
     BrokerUnavailable,
     ConnectionClosed,
     EncodeError,
+    InvalidOption,
     UsageError,
 )
 from ..frames import Data
@@ -35,7 +36,14 @@ from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..protocols.phoenix.message import PhoenixMessage, check_event
 from .channel import Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
 from .history import GAP
-from .machine import JOIN_CRASHED, OVERLOADED, JoinState, ServerMachine, TopicJoin
+from .machine import (
+    JOIN_CRASHED,
+    OVERLOADED,
+    UNMATCHED,
+    JoinState,
+    ServerMachine,
+    TopicJoin,
+)
 from .outgoing import OutgoingFrames
 from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
 from .topics import add_origin, hub_channel
@@ -286,6 +294,9 @@ class ChannelActor:
             has_history = self.hooks.history is not None
             self._socket.index.report_unavailable(self.join.topic, failure, history=has_history)
             self._fail_join(NO_HISTORY if has_history else NO_BROKER, others, failure)
+            return
+        except InvalidOption as failure:  # the hub cannot have a channel for this topic
+            self._fail_join(UNMATCHED, others, failure)
             return
         except Exception as failure:
             self._log_join()

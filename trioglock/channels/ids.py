@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,7 @@ class IdIndex:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._subscribers: dict[str, IdSubscriber] = {}
-        self._gap: Gap | None = None
-        self._next_close = 0.0
+        self._next_close = -math.inf
 
     def add(self, id: str, socket: ChannelsSocket) -> None:  # noqa: A002 - the term of Phoenix
         """Add a connection with an id.
@@ -85,10 +85,11 @@ class IdIndex:
 
         Args:
             sockets: the connections.
-            gap: the same object for all connections that one gap concerns.
+            gap: why they are closed. With ``sharded=True``, each id has a gap of its own.
         """
-        if gap is not self._gap:
-            self._gap, self._next_close = gap, trio.current_time()
+        now = trio.current_time()
+        if now > self._next_close:
+            self._next_close = now
             _logger.warning(
                 "the clients with an id will be closed with 1001, because calls of disconnect() "
                 "of the last %.1f seconds may be missing: the connection to the broker was "

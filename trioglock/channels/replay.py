@@ -136,7 +136,7 @@ class Replay(QueuedSubscriber):
     def _expects_duplicates(self) -> bool:
         """Whether the hub has not received all events yet that were read from the history."""
         until = self._skip_until
-        return until is not None and parse_id(self._history.last) < until
+        return until is not None and parse_id(self._history.last_of(self._topic.channel)) < until
 
     def _deliver(self, message: Message) -> None:
         frame, origin = self._topic.read(message)

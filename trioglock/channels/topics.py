@@ -291,7 +291,7 @@ class TopicSubscriber(Subscriber):
 
     def put(self, event: Message | Gap) -> None:
         if isinstance(event, Gap):
-            if self._history is not None and event.channel == INCOMING:
+            if self._history is not None and event.channel in (INCOMING, self.channels[1]):
                 return  # only events that are not kept may be missing
             self._index.report_gap(event)
             if self._history is not None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
         page.on("dialog", dismiss)
         page.on("request", check_request)
         page.goto(f"http://{at}/")
-        expect(page.locator("#status")).to_have_text("live")
+        expect(page.locator("#status")).to_have_text("Connected")
         return page
 
     yield open_page
@@ -65,40 +66,103 @@ def publish(channel: str, message: str, *arguments: str) -> str:
     return output.getvalue().strip()
 
 
-ORDER = {"id": 17, "items": [{"sku": "apple", "count": 2, "price": 1.20}], "paid": True}
+ITEM = {"sku": "apple", "count": 2, "price": 1.20}
+ORDER = {"id": 17, "items": [ITEM], "paid": True}
+LONG_ORDER = {"id": 18, "items": [ITEM] * 3, "note": "Please deliver before noon."}
 
 MESSAGES = [
     ("news", "The library opens at nine tomorrow."),
     ("sensors/garden", '{"temperature": 9.75, "humidity": 0.81}'),
     ("chat/kitchen", "Is there any tea left?"),
     ("", "Lunch is at noon."),
+    ("sensors/garden", '{"temperature": 9.8, "humidity": 0.8}'),
+    ("chat/kitchen", "Two pots, next to the window."),
+    ("orders/18", json.dumps(LONG_ORDER)),
+    ("sensors/cellar", '{"temperature": 7.5, "humidity": 0.92}'),
     ("orders/17", json.dumps(ORDER)),
     ("news", "Rain until noon, then clouds."),
 ]
 
 
 def test_messages(open_page: OpenPage, tmp_path: Path) -> None:
-    """They appear with their time and channel, JSON is formatted; the numbers are counted."""
+    """They appear with their time and channel; JSON is formatted; the numbers are counted."""
     with serve_in_thread(name="office") as at:
-        page = open_page(at, viewport={"width": 1000, "height": 780})
+        size = {"width": 1000, "height": 560}
+        page = open_page(at, viewport=size)
+        dark = open_page(at, viewport=size, color_scheme="dark")
         expect(page.locator("#hub")).to_have_text("office")
-        expect(page.locator("#empty")).to_have_text("No messages yet.")
         rows = page.locator("#log li")
         for count, (channel, message) in enumerate(MESSAGES, 1):
             output = publish(channel, message, "--to", f"ws://{at}")
-            assert output.endswith(": 1 subscriber")
+            assert output.endswith(": 2 subscribers")
             expect(rows).to_have_count(count)
         expect(rows.first.locator("pre")).to_have_text("Rain until noon, then clouds.")
-        expect(rows.first.locator("button")).to_have_text("news")
+        expect(rows.first.locator(".channel")).to_have_text("news")
         expect(rows.first.locator("time")).to_have_text(re.compile(r"\d\d:\d\d:\d\d\.\d{3}"))
-        laid_out = rows.nth(1).locator("pre").inner_text()
-        assert laid_out == json.dumps(ORDER, indent=2)
-        expect(rows.nth(2).locator(".all")).to_have_text("everyone")
+        assert rows.nth(1).locator("pre").text_content() == json.dumps(ORDER, indent=2)
+        expect(rows.nth(6).locator(".all")).to_have_text("all channels")
+        expect(page.locator("#count")).to_have_text(f"{len(MESSAGES)} messages")
         expect(page.locator("#received")).to_have_text(str(len(MESSAGES)))
         expect(page.locator("#browsers")).to_have_text("0")
         page.evaluate(f"window.listener = new WebSocket('ws://{at}/news')")
+        for one, name in ((page, "live_page"), (dark, "live_page_dark")):
+            expect(one.locator("#browsers")).to_have_text("1")
+            keep_screenshot(one, name, tmp_path)
+
+
+def test_a_long_message_is_folded(open_page: OpenPage) -> None:
+    """It takes two lines until it is expanded; a short one cannot be expanded."""
+    with serve_in_thread() as at:
+        page = open_page(at)
+        publish("news", "short", "--to", f"ws://{at}")
+        publish("orders/18", json.dumps(LONG_ORDER), "--to", f"ws://{at}")
+        payload, expand = page.locator("#log li").first.locator("pre"), page.locator(".expand")
+        expect(expand).to_have_count(1)
+        assert payload.bounding_box()["height"] < 45
+        expand.click()
+        expect(expand).to_have_attribute("aria-expanded", "true")
+        assert payload.inner_text() == json.dumps(LONG_ORDER, indent=2)
+        expand.click()
+        assert payload.bounding_box()["height"] < 45
+
+
+def test_an_empty_page_shows_how_to_publish_and_subscribe(
+    open_page: OpenPage, tmp_path: Path
+) -> None:
+    """With the address of the server; the title contains it, too."""
+    with serve_in_thread(name="office") as at:
+        page = open_page(at, viewport={"width": 1000, "height": 600})
+        expect(page).to_have_title(f"office on {at} | Live messages")
+        expect(page.locator("#empty h2")).to_have_text("No messages yet")
+        command, subscribe, script = page.locator("#help pre").all_text_contents()
+        assert subscribe == f"trioglock connect ws://{at}/news"
+        keep_screenshot(page, "live_page_empty", tmp_path)
+        script = script.replace("console.log(", "window.received = (")
+        page.evaluate(f"() => {{ {script} }}")
         expect(page.locator("#browsers")).to_have_text("1")
-        keep_screenshot(page, "live_page", tmp_path)
+        _, *arguments = shlex.split(command)
+        assert main(arguments) == 0
+        expect(page.locator("#log li pre")).to_have_text(["Hello"])
+        expect(page.locator("#empty")).to_be_hidden()
+        page.wait_for_function("window.received === 'Hello'")
+        page.click("#clear")
+        expect(page.locator("#empty")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        ({"publish_token": "open-sesame"}, "TRIOGLOCK_PUBLISH_TOKEN=... trioglock publish "),
+        ({"host": "0.0.0.0", "page": True}, "await hub.publish("),
+    ],
+)
+def test_an_empty_page_shows_what_the_server_permits(
+    open_page: OpenPage, options: dict[str, Any], command: str
+) -> None:
+    """With a token, and without any way to publish through the server."""
+    with serve_in_thread(**options) as at:
+        page = open_page(at.replace("0.0.0.0", "127.0.0.1"))
+        assert page.locator("#help pre").first.inner_text().startswith(command)
 
 
 def test_workers(redis: RealRedis, open_page: OpenPage) -> None:
@@ -140,8 +204,8 @@ def test_hostile_text(open_page: OpenPage) -> None:
             expect(page.locator("#log li")).to_have_count(count)
             row = page.locator("#log li").first
             expected = json.dumps(json.loads(message), indent=2) if message[0] == "{" else message
-            assert row.locator("pre").inner_text() == expected
-            assert row.locator("button").inner_text() == message
+            assert row.locator("pre").text_content() == expected
+            assert row.locator(".channel").inner_text() == message
             assert page.evaluate(elements) == before
             assert page.evaluate("({}).gap") is None
 
@@ -155,7 +219,7 @@ def test_invisible_characters(open_page: OpenPage) -> None:
         rows = page.locator("#log li pre")
         expect(rows).to_have_count(2)
         assert rows.nth(1).inner_text() == "a\u241b[2Jb\u27e8U+202E\u27e9gpj.exe"
-        lines = [line.strip() for line in rows.nth(0).inner_text().splitlines()]
+        lines = [line.strip() for line in rows.nth(0).text_content().splitlines()]
         wanted = ["[", "12345678901234567890,", "1.0,", '"\\u0041\\/",', "{},", "[]", "]"]
         assert lines == wanted
 
@@ -172,25 +236,28 @@ def test_filter_pause_and_clear(open_page: OpenPage) -> None:
         page.fill("#filter", "news/*")
         expect(rows).to_have_text(["about news/world", "about news/local"])
         page.fill("#filter", "nothing")
-        expect(page.locator("#empty")).to_have_text("No matching messages.")
+        expect(page.locator("#unmatched")).to_have_text("No matching messages")
         page.fill("#filter", "")
         expect(rows).to_have_count(3)
-        page.locator("#log li button").first.click()
+        page.locator("#log li .channel").first.click()
         expect(page.locator("#filter")).to_have_value("sport")
         expect(rows).to_have_text(["about sport"])
         page.fill("#filter", "")
         page.click("#pause")
         expect(page.locator("#pause")).to_have_attribute("aria-pressed", "true")
         publish("sport", "late", *to)
-        expect(page.locator("#received")).to_have_text("4")
+        expect(page.locator("#pause")).to_have_text("Resume")
+        expect(page.locator("#unseen")).to_have_text("1 new message")
         publish("sport", "later", *to)
-        expect(page.locator("#count")).to_have_text("2 new")
+        expect(page.locator("#unseen")).to_have_text("2 new messages")
+        expect(page).to_have_title(re.compile(r"^\(2\) "))
         expect(rows).to_have_count(3)
         page.fill("#filter", "sport")
         expect(rows).to_have_text(["about sport"])
         page.fill("#filter", "")
         expect(rows).to_have_count(3)
-        page.click("#pause")
+        page.click("#unseen")
+        expect(page.locator("#pause")).to_have_text("Pause")
         expect(rows).to_have_count(5)
         expect(rows.first).to_have_text("later")
         page.click("#clear")
@@ -230,7 +297,7 @@ def test_long_message(open_page: OpenPage) -> None:
         row = page.locator("#log li")
         size = "100,003 characters, truncated"
         expect(row.locator("small")).to_have_text(size)
-        assert len(row.locator("pre").inner_text()) == 8192
+        assert len(row.locator("pre").text_content()) == 8192
 
 
 def test_restart_of_the_server(open_page: OpenPage) -> None:
@@ -240,15 +307,16 @@ def test_restart_of_the_server(open_page: OpenPage) -> None:
         page = open_page(at)
         publish("x", "before", "--to", f"ws://{at}")
         expect(page.locator("#log li pre")).to_have_text(["before"])
-    expect(page.locator("#status")).to_have_text("reconnecting")
+    expect(page.locator("#status")).to_have_text("Reconnecting")
     expect(page.locator("form button")).to_be_disabled()
     with serve_in_thread(port=port) as at:
-        expect(page.locator("#status")).to_have_text("live")
+        expect(page.locator("#status")).to_have_text("Connected")
         publish("x", "after", "--to", f"ws://{at}")
         rows = page.locator("#log li")
         expect(rows).to_have_count(3)
         assert rows.first.locator("pre").inner_text() == "after"
         assert "Reconnected." in rows.nth(1).inner_text()
+        expect(page.locator("#count")).to_have_text("2 messages")
 
 
 def test_history(redis: RealRedis, open_page: OpenPage) -> None:
@@ -259,10 +327,10 @@ def test_history(redis: RealRedis, open_page: OpenPage) -> None:
         page = open_page(at)
         rows = page.locator("#log li pre")
         expect(rows).to_have_text(["early"])
-    expect(page.locator("#status")).to_have_text("reconnecting")
+    expect(page.locator("#status")).to_have_text("Reconnecting")
     publish("x", "meanwhile", *options)
     with serve_in_thread(port=port, redis=redis.url, history=50):
-        expect(page.locator("#status")).to_have_text("live")
+        expect(page.locator("#status")).to_have_text("Connected")
         publish("x", "late", *options)
         expect(rows).to_have_text(["late", "meanwhile", "early"])
         expect(page.locator("#log li")).to_have_count(3)
@@ -338,15 +406,18 @@ def test_dns_rebinding(browser: Any) -> None:
         page.close()
 
 
-def test_phone(open_page: OpenPage) -> None:
-    """The page fits on the screen, in dark and light mode."""
-    with serve_in_thread() as at:
+def test_phone(open_page: OpenPage, tmp_path: Path) -> None:
+    """The page fits on the screen, empty and with messages, in dark and light mode."""
+    with serve_in_thread(name="office") as at:
         size = {"width": 360, "height": 740}
         pages = [open_page(at, viewport=size, color_scheme=name) for name in ("dark", "light")]
-        for channel, message in (*MESSAGES[:3], ("a/long/" + "name/" * 30, "x" * 500)):
+        width = "document.documentElement.scrollWidth"
+        assert [page.evaluate(width) for page in pages] == [360, 360]
+        for channel, message in (*MESSAGES, ("a/long/" + "name/" * 30, "x" * 500)):
             publish(channel, message, "--to", f"ws://{at}")
         for page, is_dark in zip(pages, (True, False), strict=True):
-            expect(page.locator("#log li")).to_have_count(4)
-            assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            expect(page.locator("#log li")).to_have_count(11)
+            assert page.evaluate(width) == 360
             colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, re.findall(r"\d+", colour))) < 382) is is_dark
+        keep_screenshot(pages[1], "live_page_phone", tmp_path)

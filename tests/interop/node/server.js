@@ -50,15 +50,6 @@ const PATHS = {
     });
   },
 
-  "/manyfragments"(socket, query) {
-    const count = Number(query.get("count"));
-    // Not compressed, whatever was negotiated: one thread after the other would take seconds.
-    for (let sent = 0; sent < count - 1; sent++) {
-      socket.send("x", { fin: false, compress: false });
-    }
-    socket.send("", { fin: true, compress: false });
-  },
-
   "/ping"(socket, query) {
     socket.ping(query.get("payload"));
     socket.once("pong", (payload) => {

@@ -206,7 +206,7 @@ class GossipMachine(RuleBasedStateMachine):
             assert cache.entries.keys() == cache.updated.keys()
 
 
-GossipMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+GossipMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 TestGossipMachine = pytest.mark.slow(GossipMachine.TestCase)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
+from tests.strategies import CHARACTERS
 from tests.transports.native.frame_bytes import FIN, TEXT, frame, header, new_deflate
 from tests.transports.native.websockets_parser import MAX_SIZE, Library, assert_agreement
 from trioglock.frames import Ping
@@ -20,7 +21,7 @@ repeatable = settings(deadline=None, derandomize=True)
 # What travels.
 
 near_limit = st.integers(MAX_SIZE - 2, MAX_SIZE + 2)
-texts = st.one_of(st.text(max_size=100), near_limit.map(lambda n: "x" * n))
+texts = st.one_of(st.text(CHARACTERS, max_size=100), near_limit.map(lambda n: "x" * n))
 blobs = st.one_of(st.binary(max_size=140), near_limit.map(lambda n: b"\xe2" * n))
 controls = st.one_of(
     st.binary(max_size=125).map(lambda payload: Frame(Opcode.PING, payload)),

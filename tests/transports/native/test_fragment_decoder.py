@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.strategies import CHARACTERS
 from tests.transports.native.frame_bytes import (
     BINARY,
     CONT,
@@ -68,7 +69,8 @@ def joined(events: list[Any]) -> list[Any]:
 # Any fragmentation.
 
 pieces = st.one_of(
-    st.lists(st.text(max_size=30), max_size=5), st.lists(st.binary(max_size=100), max_size=5)
+    st.lists(st.text(CHARACTERS, max_size=30), max_size=5),
+    st.lists(st.binary(max_size=100), max_size=5),
 )
 pings = st.lists(st.binary(max_size=5).map(Ping), max_size=1)
 
@@ -83,7 +85,9 @@ def conversations(draw: st.DrawFn) -> list[list[Any]]:
             frames += draw(pings)
             frames.append(Fragment(piece, first=not at, final=at == len(message)))
         frames += draw(
-            st.lists(st.one_of(st.text(max_size=10), st.binary(max_size=10)), max_size=1)
+            st.lists(
+                st.one_of(st.text(CHARACTERS, max_size=10), st.binary(max_size=10)), max_size=1
+            )
         )
     cuts = sorted(draw(st.lists(st.integers(0, len(frames)), max_size=5)))
     return [frames[a:b] for a, b in zip([0, *cuts], [*cuts, len(frames)], strict=True)]

@@ -3,6 +3,7 @@
 
 const KEPT = 1000;         // events in memory
 const ROWS = 300;          // latest events on the page
+const SHORT = 150;         // maximum number of characters of a message that is always shown in full
 const TIMEOUT = 10000;     // milliseconds without a frame until the connection is closed
 const MIN_DELAY = 300, MAX_DELAY = 15000;   // milliseconds before reconnecting
 
@@ -25,7 +26,7 @@ function connect() {
     state.delay = MIN_DELAY;
     state.droppedBefore += state.dropped;
     state.dropped = 0;
-    showStatus("live", "live");
+    showStatus("live", "Connected");
   };
   socket.onmessage = event => { state.lastFrame = Date.now(); handle(JSON.parse(event.data)); };
   socket.onclose = () => { if (state.socket === socket) reconnect(); };
@@ -36,7 +37,7 @@ function reconnect() {
   showResult("", "");
   const delay = state.delay * (0.5 + Math.random() / 2);
   state.delay = Math.min(2 * state.delay, MAX_DELAY);
-  showStatus("lost", "reconnecting");
+  showStatus("lost", "Reconnecting");
   state.timer = setTimeout(connect, delay);
 }
 
@@ -74,11 +75,48 @@ function showHello(hello) {
   state.hello = hello;
   if (hello.id) state.last = hello.id;
   find("hub").textContent = visible(hello.hub);
-  document.title = `${visible(hello.hub)} - trioglock live`;
+  showTitle();
+  showHelp(hello.publish);
   find("publish").hidden = hello.publish === "off";
   find("secret").hidden = hello.publish !== "token";
   const where = hello.process ? `process ${hello.process}, one of several workers` : "this server";
   find("browsers").title = `Connections to ${where}, excluding pages like this one`;
+}
+
+function showTitle() {
+  const unseen = state.unseen ? `(${state.unseen.toLocaleString()}) ` : "";
+  document.title = `${unseen}${visible(state.hello.hub ?? "trioglock")} on ${location.host} | Live messages`;
+}
+
+// Shows how to publish and subscribe, with the address of this server.
+function showHelp(publish) {
+  const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}`;
+  const to = location.host === "127.0.0.1:8020" && url.startsWith("ws:") ? "" : ` --to ${url}`;
+  const token = publish === "token" ? "TRIOGLOCK_PUBLISH_TOKEN=... " : "";
+  const help = find("help");
+  help.replaceChildren();
+  if (publish === "off") addHelp("Publish in your program", "await hub.publish(\"Hello\", \"news\")");
+  else addHelp("Publish in a shell, or with the form above", `${token}trioglock publish news 'Hello'${to}`);
+  addHelp("Subscribe in a shell", `trioglock connect ${url}/news`);
+  addHelp("Subscribe in a web page", `const socket = new WebSocket("${url}/news");\nsocket.onmessage = event => console.log(event.data);`);
+}
+
+function addHelp(title, code) {
+  const term = document.createElement("dt"), details = document.createElement("dd"), text = document.createElement("pre");
+  term.textContent = title;
+  text.textContent = code;
+  details.append(text);
+  if (navigator.clipboard) {      // not over plain HTTP from another machine
+    const copy = document.createElement("button");
+    copy.type = "button";
+    copy.textContent = "Copy";
+    copy.onclick = async () => {
+      copy.textContent = await navigator.clipboard.writeText(code).then(() => "Copied", () => "Not copied");
+      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+    };
+    details.append(copy);
+  }
+  find("help").append(term, details);
 }
 
 function addEvent(event) {
@@ -132,14 +170,17 @@ function redraw() {
 }
 
 function showCount() {
-  const rows = log.childElementCount;
-  find("count").textContent = state.paused && state.unseen
-    ? `${state.unseen.toLocaleString()} new`
-    : rows >= ROWS ? `latest ${rows}` : `${rows} shown`;
-  find("empty").hidden = rows > 0;
-  find("empty").textContent = state.events.length ? "No matching messages." : "No messages yet.";
+  const rows = log.childElementCount, shown = log.querySelectorAll(":scope > :not(.note)").length;
+  find("count").textContent = rows >= ROWS ? `latest ${messages(shown)}` : messages(shown);
+  find("unseen").hidden = !state.unseen;
+  find("unseen").textContent = messages(state.unseen, "new ");
+  find("empty").hidden = state.events.length > 0;
+  find("unmatched").hidden = rows > 0 || state.events.length === 0 || state.unseen === state.events.length;
   find("dropped").textContent = (state.droppedBefore + state.dropped).toLocaleString();
+  showTitle();
 }
+
+const messages = (number, kind = "") => `${number.toLocaleString()} ${kind}message${number === 1 ? "" : "s"}`;
 
 function row(event) {
   const item = document.createElement("li");
@@ -155,6 +196,10 @@ function row(event) {
   const payload = document.createElement("pre");
   fill(payload, event);
   item.append(time, label(event.channel), payload);
+  if (payload.textContent.length > SHORT || payload.textContent.includes("\n")) {
+    item.classList.add("folded");
+    item.append(expander(item));
+  }
   if (event.size !== undefined) {
     const size = document.createElement("small");
     const unit = event.hex === undefined ? "characters" : "bytes, binary";
@@ -166,14 +211,29 @@ function row(event) {
 
 function label(channel) {
   const shown = document.createElement(channel === "" ? "span" : "button");
-  shown.className = channel === "" ? "all" : "";
-  shown.textContent = channel === "" ? "everyone" : visible(channel);
+  shown.className = channel === "" ? "channel all" : "channel";
+  shown.textContent = channel === "" ? "all channels" : visible(channel);
   if (channel !== "") {
     shown.type = "button";
     shown.title = `Show only ${visible(channel)}`;
     shown.onclick = () => { find("filter").value = channel; redraw(); };
   }
   return shown;
+}
+
+// A long message takes two lines until it is expanded.
+function expander(item) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "expand";
+  const show = expanded => {
+    item.classList.toggle("folded", !expanded);
+    button.setAttribute("aria-expanded", String(expanded));
+    button.setAttribute("aria-label", expanded ? "Collapse" : "Expand");
+  };
+  show(false);
+  button.onclick = () => show(item.classList.contains("folded"));
+  return button;
 }
 
 const whole = event => event.hex !== undefined && 3 * event.size - 1 <= Math.max(event.hex.length, 2);
@@ -267,6 +327,8 @@ find("pause").onclick = () => {
   redraw();
 };
 
+find("unseen").onclick = () => find("pause").click();
+
 find("clear").onclick = () => {
   state.events = [];
   state.waiting = [];
@@ -321,5 +383,6 @@ function showResult(kind, text) {
 
 window.addEventListener("online", connectNow);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) connectNow(); });
+find("address").textContent = location.host;
 showCount();
 connect();
