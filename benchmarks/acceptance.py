@@ -269,6 +269,13 @@ def _hub_limits() -> Iterator[Limit]:
         column = f"{channels_count:,} channels"
         what = f"hub, 4 processes with one subscriber for each of {column}, CPU"
         yield _at_most(what, hubs.SPREADING, column, hubs.HUB.label, hubs.NODE.label, 1.3)
+    for column in hubs.RETURNS:
+        for entry in hubs.STORES:
+            what = f"{entry.label.removeprefix('trioglock, ')}, 1,000 browsers return, {column}"
+            limit = "at most 0.5 s of CPU"
+            yield Limit(what, limit, hubs.RETURNING, column, entry.label, at_most=0.5)
+            limit += " more than 1,000 new browsers"
+            yield Limit(what, limit, hubs.REPLAYING, column, entry.label, at_most=0.5)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ SERVER_WORK = ("serve", "fanout", "hold")
 CHANNELS_WORK = ("push", "shout", "join", "presence", "keep", "rest")
 """The jobs of contenders that are servers of channels."""
 
-HUB_WORK = ("ignore", "publish", "spread")
+HUB_WORK = ("ignore", "publish", "spread", "resume", "scatter")
 """The jobs of contenders whose processes are connected by Redis."""
 
 BASELINE, COMPILED = "baseline", "compiled"
@@ -39,8 +39,9 @@ class Measure:
     """A value of the result of a job, and how the tables show it. Lower is always better.
 
     Args:
-        key: the item of the result: ``seconds``, ``cpu`` (seconds), ``resident``, ``topic``,
-            ``traced`` (bytes) or ``busy`` (a share of one core).
+        key: the item of the result: ``seconds``, ``cpu``, ``total``, ``replay``, ``message``
+            (seconds), ``resident``, ``topic``, ``traced`` (bytes) or ``busy`` (a share of one
+            core).
         unit: the unit in the tables.
         scale: the factor from the value of the result to that unit.
         per: the field of the job by which the value is divided.

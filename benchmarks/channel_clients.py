@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from .clients import CONCURRENT_CONNECTS, standard_input, write_line
+from .clients import CONCURRENT_CONNECTS, HANDSHAKE_SECONDS, OFFER, standard_input, write_line
 from .descriptors import raise_limit
 
 __all__ = ["main"]
@@ -54,6 +54,22 @@ class Client(WSListener):
         self.transport.send(WSMsgType.TEXT, text.encode())
 
 
+class Reader(Client):
+    """A client that receives a number of marks as soon as it is connected."""
+
+    def __init__(self, mark: bytes, count: int) -> None:
+        super().__init__()
+        self.mark, self.found = mark, self._found
+        self.complete = asyncio.Event()
+        self._missing = count
+        self._found(0)
+
+    def _found(self, count: int) -> None:
+        self._missing -= count
+        if self._missing <= 0:
+            self.complete.set()
+
+
 class Clients:
     """The functions that the other process calls."""
 
@@ -67,11 +83,26 @@ class Clients:
         for start in range(0, count, CONCURRENT_CONNECTS):
             many = min(CONCURRENT_CONNECTS, count - start)
             urls = [url.replace("{c}", str(len(self._clients) + at)) for at in range(many)]
-            opened = await asyncio.gather(*(ws_connect(Client, one) for one in urls))
-            clients: list[Any] = [client for _, client in opened]
+            clients = await asyncio.gather(*(_connect(one) for one in urls))
             if greeting:
                 await asyncio.gather(*(_ask(c, [greeting], greeted) for c in clients))
             self._clients += clients
+
+    async def visit(self, urls: list[str], marks: list[int], mark: str) -> None:
+        """Connect a browser to each URL, until it has received its marks; then close them all."""
+        ready = asyncio.Semaphore(CONCURRENT_CONNECTS)
+
+        async def visit(url: str, count: int) -> Client:
+            async with ready:
+                reader = Reader(mark.encode(), count)
+                client = await _connect(url, lambda: reader, OFFER)
+                await reader.complete.wait()
+                return client
+
+        clients = await asyncio.gather(*map(visit, urls, marks))
+        for client in clients:
+            client.transport.send_close(WSCloseCode.GOING_AWAY)
+        await asyncio.gather(*(client.transport.wait_disconnected() for client in clients))
 
     async def ask(
         self,
@@ -142,6 +173,16 @@ class Clients:
                 client.send(text.replace("{n}", str(number)))
                 await asyncio.sleep(HEARTBEAT_SECONDS / len(self._clients))
             number += 1
+
+
+async def _connect(
+    url: str, make: Callable[[], Client] = Client, headers: dict[str, str] | None = None
+) -> Client:
+    opened: Any = await ws_connect(
+        make, url, extra_headers=headers, websocket_handshake_timeout=HANDSHAKE_SECONDS
+    )
+    client: Client = opened[1]
+    return client
 
 
 def _ask(client: Client, texts: list[str], reply: str) -> asyncio.Future[None]:

@@ -23,10 +23,21 @@ from .certificates import trusting_context
 from .descriptors import raise_limit
 from .job import payload
 
-__all__ = ["CONCURRENT_CONNECTS", "ClientsJob", "main", "standard_input", "write_line"]
+__all__ = [
+    "CONCURRENT_CONNECTS",
+    "HANDSHAKE_SECONDS",
+    "OFFER",
+    "ClientsJob",
+    "main",
+    "standard_input",
+    "write_line",
+]
 
 # The number of connections that are opened at the same time.
 CONCURRENT_CONNECTS = 50
+
+HANDSHAKE_SECONDS = 60
+"""A machine that is busy with other work is slow."""
 
 # What browsers offer.
 OFFER = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
@@ -124,7 +135,13 @@ async def _connect_all(job: ClientsJob, tally: Tally) -> list[WSTransport]:
     for start in range(0, job.connections, CONCURRENT_CONNECTS):
         many = min(CONCURRENT_CONNECTS, job.connections - start)
         opening = (
-            ws_connect(lambda: kind(tally), job.url, ssl_context=context, extra_headers=headers)
+            ws_connect(
+                lambda: kind(tally),
+                job.url,
+                ssl_context=context,
+                extra_headers=headers,
+                websocket_handshake_timeout=HANDSHAKE_SECONDS,
+            )
             for _ in range(many)
         )
         for transport, _ in await asyncio.gather(*opening):
@@ -142,7 +159,7 @@ async def standard_input() -> asyncio.StreamReader:
     return reader
 
 
-def write_line(value: float | None) -> None:
+def write_line(value: object) -> None:
     """Write a value as a line of JSON."""
     print(json.dumps(value), flush=True)
 

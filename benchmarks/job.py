@@ -26,14 +26,14 @@ class Job:
         work: ``receive``, ``send``, ``echo``, ``burst``, ``crowd`` (echo over many connections),
             ``tasks`` (send from many tasks), ``idle``; for servers ``fanout``, ``serve`` or
             ``hold``; for servers of channels ``push``, ``shout``, ``join``, ``presence``, ``keep``
-            or ``rest``; for hubs ``ignore``, ``publish`` or ``spread``.
+            or ``rest``; for hubs ``ignore``, ``publish``, ``spread``, ``resume`` or ``scatter``.
         way: the variant of the contender; "" is the default.
         server: the URL of the server, without a path.
         cafile: the file of the CA certificate that a client must trust, for ``wss://``.
         size: the payload of a message in bytes.
-        count: the number of messages over all connections.
+        count: the number of messages over all connections, or in the history of a hub.
         batch: the number of messages in a burst, or of tasks that send at the same time; for hubs,
-            that of messages per second.
+            that of messages per second, or those that each client has missed.
         connections: the number of simultaneous connections.
         deflate: send compressed JSON documents of about 1 KiB; for idle connections, negotiate
             compression.

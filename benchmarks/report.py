@@ -10,6 +10,7 @@ from pathlib import Path
 from .acceptance import Verdict, verdicts
 from .case import BASELINE
 from .channels_cases import CHANNELS, CHANNELS_TITLE, SOCKET_IO
+from .hub_cases import HUB_TITLE
 from .machine import describe_machine
 from .results import Column, Results
 from .rounds import Effort
@@ -85,6 +86,10 @@ def _is_of_channels(column: Column) -> bool:
     return column.group.startswith(CHANNELS_TITLE)
 
 
+def _is_of_hubs(column: Column) -> bool:
+    return column.group.startswith(HUB_TITLE)
+
+
 def _comparison(columns: list[Column]) -> Iterator[str]:
     """Yield a table of all columns, with socket.io beside the channels."""
     yield f"| | trioglock | {SOCKET_IO.label} | ratio |"
@@ -156,8 +161,9 @@ def insert_reports(page: Path, results: Results, effort: Effort) -> None:
     """Replace the reports on a page; those of which there are no results remain."""
     text = page.read_text(encoding="utf-8")
     for name, is_part in (
-        ("results", lambda column: not _is_of_channels(column)),
+        ("results", lambda column: not (_is_of_channels(column) or _is_of_hubs(column))),
         ("results of channels", _is_of_channels),
+        ("results of hubs", _is_of_hubs),
     ):
         part = results.select(is_part)
         if part.columns:

@@ -14,6 +14,7 @@ from benchmarks.acceptance import limits
 from benchmarks.case import BASELINE, COMPILED, Case
 from benchmarks.cases import all_cases, build_entry
 from benchmarks.channels_cases import JOINING, PUSHING
+from benchmarks.hub_cases import REPLAYING, STORES
 from benchmarks.report import insert_reports, lost_goals
 from benchmarks.results import Results
 from benchmarks.rounds import Effort
@@ -141,22 +142,29 @@ def test_the_labels_of_a_column_differ() -> None:
 def test_the_page_has_markers() -> None:
     """docs/performance.md has the markers between which the reports are inserted."""
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    for name in ("results", "results of channels"):
+    for name in ("results", "results of channels", "results of hubs"):
         assert re.search(f"<!-- {name} -->.*<!-- end of {name} -->", page, re.DOTALL)
 
 
 def test_a_report_replaces_only_what_was_measured(tmp_path: Path) -> None:
-    """A run of the channels cases leaves the other results on the page."""
+    """A run of the channels or hub cases leaves the other results on the page."""
     page = tmp_path / "page.md"
-    sections = ("results", "results of channels")
+    sections = ("results", "results of hubs", "results of channels")
     page.write_text("".join(f"<!-- {name} -->old<!-- end of {name} -->\n" for name in sections))
     results = Results()
     column = results.column("Channels: CPU per join", "100 connections")
     for label, value in (("trioglock, channels", 3.0), ("socket.io", 2.0)):
         column.add(label, value)
     insert_reports(page, results, EFFORT)
-    assert page.read_text().startswith("<!-- results -->old<!-- end of results -->")
+    kept = [f"<!-- {name} -->old<!-- end of {name} -->" for name in sections[:2]]
+    assert page.read_text().startswith("\n".join(kept))
     row = "| CPU per join (us per message): channels | 3 (3 to 3) | 2 (2 to 2) | 1.5 (1.5 to 1.5) |"
+    assert row in page.read_text().splitlines()
+    results.columns.clear()
+    results.column(REPLAYING, "10 missed", "s").add(STORES[0].label, 0.2)
+    insert_reports(page, results, EFFORT)
+    assert kept[0] in page.read_text()
+    assert kept[1] not in page.read_text()
     assert row in page.read_text().splitlines()
 
 

@@ -73,12 +73,13 @@ class HubHosting(ABC):
                     many = len(range(number, job.connections, PROCESSES))
                     url = f"ws://127.0.0.1:{port}/{{c}}"
                     await ask(["open", {"url": url, "count": many, "greeting": "", "greeted": ""}])
-                await trio.sleep(SETTLE_SECONDS)
+                channels = [f"{PREFIX}/{number}" for number in range(job.connections)]
+                while min(count for _, count in redis.client.pubsub_numsub(*channels)) < 1:
+                    await trio.sleep(SETTLE_SECONDS)
 
                 async def publish(count: int) -> float:
                     watched = {"mark": "x", "total": count, "clients": (0, None)}
                     await ask(["watch", watched])
-                    channels = [f"{PREFIX}/{number}" for number in range(job.connections)]
                     busy = await cpu_of(servers)
                     await publish_steadily(redis, channels, count, job)
                     await ask(["wait", {}])

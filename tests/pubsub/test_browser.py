@@ -244,6 +244,7 @@ def test_delays_grow_up_to_a_limit_and_are_reset_by_a_stable_connection() -> Non
         "jitter": [0, 250, 500],
         "retried": [1001, 1006, 1011, 1012, 1013, 4000],
         "ended": [1000, 1008],
+        "refused": [1000, 2000],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 import trio
 
-from tests.pubsub.helpers import SECONDS, joined
+from tests.pubsub.helpers import SECONDS, joined, served
 from tests.pubsub.redis_server import RealRedis
 from tests.server.writes import CountingClient, counting_clients, counts_writes, writes_immediately
-from trioglock.pubsub import Hub, Message
+from trioglock import connect
+from trioglock.pubsub import Hub, MemoryBroker, Message
 from trioglock.server import Server, serve
 
 NUMBERS = [str(number) for number in range(8)]
@@ -108,6 +110,35 @@ async def test_a_chunk_from_redis(redis: RealRedis, history: int | None, listens
         ]
         redis.send_plainly("MULTI", *commands, "EXEC")
         await assert_one_write(clients)
+
+
+@counts_writes
+async def test_missed_messages() -> None:
+    """To a client that returns: one write for them, besides the confirmation of its return."""
+    hub = Hub(broker=MemoryBroker(history=8))
+    async with subscribed(hub, 0) as (server, _):
+        before = hub.history.last
+        for number in NUMBERS:
+            await hub.publish(number, "x")
+        async with counting_clients(server, 1, f"/x?after={before}") as [client]:
+            texts = await client.texts(9)
+            assert [json.loads(text).get("data") for text in texts] == [None, *NUMBERS]
+            assert client.writes() <= 2
+
+
+async def test_a_client_that_has_missed_no_message(redis: RealRedis) -> None:
+    """Its return does not read the history in Redis."""
+    hub = Hub(broker=redis.broker(history=8))
+    async with served(hub) as url:
+        async with connect(url + "x?after=") as client:
+            after = json.loads(await client.receive())["id"]
+        for reads in (False, True):
+            async with connect(f"{url}x?after={after}") as client:
+                assert json.loads(await client.receive())["id"] == after
+                if not reads:
+                    await hub.publish("missed by the next one", "x")
+                assert json.loads(await client.receive())["data"] == "missed by the next one"
+            assert ("cmdstat_xlen" in redis.ask("INFO commandstats")) is reads
 
 
 @writes_immediately

@@ -26,6 +26,7 @@ from ..telemetry import (
     ConnectAttemptFailed,
     Connected,
     ConnectStarted,
+    Event,
     FrameReceived,
     FrameSent,
     LinkClosed,
@@ -43,8 +44,14 @@ STEPS = 20
 
 BACKOFF = Backoff(initial=0.5, jitter="none")
 
-SHOWN = {LinkClosed, ReconnectScheduled, ConnectStarted, ConnectAttemptFailed, Connected}
-SHOWN_ONCE = {FrameSent, FrameReceived}
+SHOWN: set[type[Event]] = {
+    ConnectStarted,
+    ConnectAttemptFailed,
+    Connected,
+    LinkClosed,
+    ReconnectScheduled,
+}
+SHOWN_ONCE: set[type[Event]] = {FrameSent, FrameReceived}
 """The lines of the trace that are printed."""
 
 REFUSAL = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"

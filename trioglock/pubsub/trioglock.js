@@ -85,6 +85,7 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
       if (FINAL_CODES.includes(code)) end(code, reason);
       else retry();
     };
+    socket.onerror = retry; // Node.js 20 has no close event after a refused handshake
     timer = setTimeout(retry, OPEN_TIMEOUT);
     setState("connecting");
   }
@@ -93,7 +94,7 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
   function disconnect() {
     clearTimeout(timer);
     if (!socket) return;
-    socket.onmessage = socket.onclose = null;
+    socket.onmessage = socket.onclose = socket.onerror = null;
     socket.close(1000);
     socket = undefined;
   }

@@ -316,6 +316,7 @@ def test_restart_of_the_server(open_page: OpenPage) -> None:
         expect(rows).to_have_count(3)
         assert rows.first.locator("pre").inner_text() == "after"
         assert "Reconnected." in rows.nth(1).inner_text()
+        expect(page.locator("#count")).to_have_text("2 messages")
 
 
 def test_history(redis: RealRedis, open_page: OpenPage) -> None:

@@ -46,4 +46,13 @@ for (const code of [1000, 1001, 1006, 1008, 1011, 1012, 1013, 4000]) {
   lose(code);
   (state === "connecting" ? retried : ended).push(code);
 }
-console.log(JSON.stringify({ delays, unstable, stable, jitter, retried, ended }));
+// Node.js 20 reports a refused handshake with an error only.
+subscribeAgain();
+random = 1;
+const refused = [1, 2].map(() => {
+  sockets.at(-1).onerror();
+  const drawn = delay;
+  connect();
+  return drawn;
+});
+console.log(JSON.stringify({ delays, unstable, stable, jitter, retried, ended, refused }));

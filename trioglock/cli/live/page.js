@@ -170,8 +170,8 @@ function redraw() {
 }
 
 function showCount() {
-  const rows = log.childElementCount;
-  find("count").textContent = rows >= ROWS ? `latest ${rows} messages` : messages(rows);
+  const rows = log.childElementCount, shown = log.querySelectorAll(":scope > :not(.note)").length;
+  find("count").textContent = rows >= ROWS ? `latest ${messages(shown)}` : messages(shown);
   find("unseen").hidden = !state.unseen;
   find("unseen").textContent = messages(state.unseen, "new ");
   find("empty").hidden = state.events.length > 0;
