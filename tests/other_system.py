@@ -63,21 +63,18 @@ def pretend(system: str) -> None:
     missing = dict(NOT_ON_MACOS_EITHER)
     if is_windows:
         missing = {name: (*missing[name], *NOT_ON_WINDOWS[name]) for name in missing}
-    fakes: dict[str, Any] = {
-        "os": _without(os, missing["os"]),
-        "select": _without(select, missing["select"]),
-        "signal": _without(signal, missing["signal"]),
-        "socket": _without(socket, missing["socket"]),
-        "sys": _without(sys),
-    }
-    fakes["sys"].platform = system
+    changed: dict[str, dict[str, Any]] = {"sys": {"platform": system}}
     if is_windows:
-        fakes["os"].name = "nt"
-        fakes["os"].read = _read
-        fakes["os"].write = _write
-        fakes["select"].select = _select
         left = {s.name: s for s in signal.Signals if s.name not in missing["signal"]}
-        fakes["signal"].Signals = types.SimpleNamespace(__members__=left)
+        changed["os"] = {"name": "nt", "read": _read, "write": _write}
+        changed["select"] = {"select": _select}
+        changed["signal"] = {"Signals": types.SimpleNamespace(__members__=left)}
+    fakes = {
+        module.__name__: _OtherModule(
+            module, missing.get(module.__name__, ()), changed.get(module.__name__, {})
+        )
+        for module in (os, select, signal, socket, sys)
+    }
     import_module = builtins.__import__
 
     def import_fake(
@@ -98,12 +95,35 @@ def pretend(system: str) -> None:
     builtins.__import__ = import_fake  # type: ignore[assignment]
 
 
-def _without(module: types.ModuleType, missing: Iterable[str] = ()) -> types.ModuleType:
-    copy = types.ModuleType(module.__name__)
-    copy.__dict__.update(module.__dict__)
-    for name in missing:
-        copy.__dict__.pop(name, None)
-    return copy
+class _OtherModule(types.ModuleType):
+    """Like a module, but without some names, and with other values of some.
+
+    Args:
+        module: it has all other names, whose values tests may change.
+        missing: the names that do not exist.
+        changed: names and values.
+    """
+
+    def __init__(
+        self, module: types.ModuleType, missing: Iterable[str], changed: dict[str, Any]
+    ) -> None:
+        super().__init__(module.__name__)
+        names = self.__dict__
+        names.update(module.__dict__)
+        for name in missing:
+            names.pop(name, None)
+        names.update(changed, _module=module, _changed=frozenset(changed))
+
+    def __getattribute__(self, name: str) -> Any:
+        names = super().__getattribute__("__dict__")
+        if name in names and name not in names["_changed"] and name in names["_module"].__dict__:
+            return names["_module"].__dict__[name]
+        return super().__getattribute__(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name not in self._changed:
+            setattr(self._module, name, value)
 
 
 # On Windows a socket is not a file, and select() accepts nothing else.

@@ -170,6 +170,7 @@ def test_the_output_has_the_url_of_phoenix_clients(folder: Path) -> None:
     assert lines == ["serving on :::80", "Phoenix clients: ws://127.0.0.1:80/socket/websocket"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no workers")
 @pytest.mark.parametrize("target", ["app:channels", "app:paths"])
 async def test_workers_refuse_channels_with_a_hub_in_memory(target: str, folder: Path) -> None:
     (folder / "app.py").write_text(CHANNELS)
@@ -321,7 +322,16 @@ def test_module_that_fails(
     assert "(" not in reason or "broken.py, line" in output.err
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "2", "--redis", "redis://localhost")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(
+            ("--workers", "2", "--redis", "redis://localhost"),
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="no workers"),
+        ),
+    ],
+)
 def test_fault_35_a_port_in_use_is_named_once(
     options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

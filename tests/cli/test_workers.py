@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -23,7 +24,12 @@ from trioglock import Connection, ConnectionClosedError, ConnectionClosedOK, con
 from trioglock.channels import broadcast, disconnect
 from trioglock.protocols import phoenix
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        sys.platform == "win32", reason="no workers, and no signals that are handled"
+    ),
+]
 
 MODULE = """
 import os

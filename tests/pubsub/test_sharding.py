@@ -15,8 +15,17 @@ from tests.pubsub.failover_load import loaded
 from tests.pubsub.helpers import opened, read, served
 from tests.pubsub.redis_cluster import RealCluster, name_in, real_cluster, slot_of
 from tests.pubsub.redis_server import RealRedis, real_redis
-from trioglock import BrokerError, ConnectionClosedError, InvalidOption, UsageError, connect
+from trioglock import (
+    BrokerError,
+    ConnectionClosedError,
+    HandshakeRefused,
+    InvalidOption,
+    UsageError,
+    connect,
+)
 from trioglock.channels import Channel, History, broadcast, disconnect
+from trioglock.cli.main import main
+from trioglock.cli.serve import Settings, describe_server, open_server
 from trioglock.pubsub import Gap, Hub, Message, RedisBroker, publish
 
 pytestmark = pytest.mark.redis
@@ -209,6 +218,23 @@ async def test_a_new_channel_waits_for_the_move_of_its_slot(cluster: RealCluster
             while await read(loop, 1) != ["one"]:
                 pass  # "two" arrives if the subscription is in effect
             list(cluster.move_slot(slot, target, source))
+
+
+@pytest.mark.slow
+async def test_the_command_line(cluster: RealCluster) -> None:
+    """It serves no page, because there is no pattern for all channels."""
+    settings = Settings(port=0, redis=cluster.url, sharded=True, history=10)
+    hub = settings.make_hub()
+    async with open_server(settings, hub) as server:
+        with pytest.raises(HandshakeRefused, match="404"):
+            async with connect(f"ws://127.0.0.1:{server.port}/", subprotocols=["trioglock.live"]):
+                pass
+        async with connect(f"ws://127.0.0.1:{server.port}/{CHANNELS[1]}") as client:
+            arguments = ["publish", CHANNELS[1], "hello", "--redis", cluster.url, "--sharded"]
+            call = partial(main, [*arguments, "--history", "10"])
+            assert await trio.to_thread.run_sync(call) == 0
+            assert await client.receive() == "hello"
+    assert any("no live page" in line for line in describe_server(settings, hub, 1))
 
 
 class Room(Channel[None]):

@@ -118,8 +118,6 @@ class Settings:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InvalidOption(f"--workers must be at least 1, not {self.workers}")
-        if self.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
-            raise InvalidOption("--workers requires a system with SO_REUSEPORT, such as Linux")
         given = (self.redis, self.history, self.name)
         if self.target is not None and (self.sharded or any(one is not None for one in given)):
             raise InvalidOption(
@@ -132,6 +130,8 @@ class Settings:
             raise InvalidOption("--history requires --redis")
         if self.sharded and self.redis is None:
             raise InvalidOption("--sharded requires --redis with a Redis Cluster")
+        if self.sharded and self.page:
+            raise InvalidOption(SHARDED_PAGE)
         if self.target is None:
             self.make_hub()
         elif self.target != "echo" and not all(self.target.partition(":")):
@@ -139,6 +139,8 @@ class Settings:
         check_token(self.publish_token)
         _ = self.access_rules  # checks the other options
         self._check_http()
+        if self.workers > 1 and not hasattr(socket, "SO_REUSEPORT"):
+            raise InvalidOption("--workers requires a system with SO_REUSEPORT, such as Linux")
 
     def _check_http(self) -> None:
         if self.page and self.static is not None:

@@ -21,6 +21,7 @@ from websockets.extensions.permessage_deflate import (
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import connect as library_connect
 
+from tests.connection.test_reference_cycles import interpreter_keeps_callers
 from tests.transports.native.frame_bytes import (
     BINARY,
     CLOSE,
@@ -370,6 +371,7 @@ async def test_fault_42_other_tasks_run_while_tiny_frames_are_decoded(kind: str,
 # The end of a link.
 
 
+@interpreter_keeps_callers
 @pytest.mark.parametrize(
     "end",
     [

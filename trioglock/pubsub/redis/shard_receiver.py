@@ -37,8 +37,6 @@ MAX_REPLAYS = 16
 """The same for those whose missed messages are read: Redis disconnects a subscriber for whom too
 much data waits."""
 
-UNSUBSCRIBED = b"unsubscribed"
-
 _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ").match
 
 
@@ -125,7 +123,7 @@ class ShardNode:
         self._reads: deque[Subscribing] = deque()
         # The commands whose replies are due: what they are, and the subscription or the name.
         self._due: deque[tuple[str, Subscribing | None, bytes]] = deque()
-        self._unsubscribing = set[bytes]()  # until the reply to ECHO
+        self._unsubscribing = set[bytes]()  # until the reply to PING
         self._work = trio.lowlevel.ParkingLot()
 
     def add(self, channel: ShardedChannel) -> None:
@@ -140,8 +138,8 @@ class ShardNode:
         subscribing = self.channels.pop(channel, None)
         if subscribing is not None:
             subscribing.is_over = True
-        if self._added.pop(channel, None) is None:
-            self._removed[channel.name] = None
+        self._added.pop(channel, None)
+        self._removed[channel.name] = None
 
     async def run(self) -> None:
         """Connect, and receive messages until the connection is lost or no longer needed.
@@ -202,8 +200,8 @@ class ShardNode:
                 packed.append(connection.pack("SUNSUBSCRIBE", text))
         if self._unsubscribing:
             # The reply to SUNSUBSCRIBE looks like a report of a slot that has been moved, unless it
-            # is an error.
-            ask("unsubscribed", None, "ECHO", UNSUBSCRIBED)
+            # is an error, because the slot has been moved.
+            ask("unsubscribed", None, "PING")
         while self._reads and replays:
             ask("read", *self._read(self._reads.popleft()))
             replays -= 1
@@ -296,8 +294,8 @@ class ShardNode:
         return Gap(seconds, None if position is None else format_id(position), channel.name)
 
     def _take_reply(self, connection: RedisConnection, reply: Any) -> Iterator[Event]:
-        if self._due and self._due[0][0] == "unsubscribed" and reply != UNSUBSCRIBED:
-            return  # the slot has been moved
+        if self._due and self._due[0][0] == "unsubscribed" and isinstance(reply, Exception):
+            return
         kind, subscribing, _ = self._next_due()
         try:
             connection.check_reply(reply)
