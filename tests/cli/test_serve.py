@@ -74,7 +74,7 @@ async def test_process() -> None:
     """
     async with serve_in_process() as (process, at), connect(f"ws://{at}/") as conn:
         assert await process.line() == f"live page: http://{at}/"
-        process.process.terminate()
+        process.terminate()
         with pytest.raises(ConnectionClosedOK, match="1001"):
             await conn.receive()
 
