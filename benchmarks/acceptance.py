@@ -258,8 +258,9 @@ def _channels_limits() -> Iterator[Limit]:
 
 def _hub_limits() -> Iterator[Limit]:
     rate = f"{hubs.RATE:,} messages per second"
-    what = "hub, a busy channel without subscribers in the process"
     for entry in (hubs.PLAIN, hubs.HISTORY):
+        name = entry.label.removeprefix("trioglock, ")
+        what = f"{name}, a busy channel without subscribers in the process"
         limit = "at most 1 % of a core"
         yield Limit(what, limit, hubs.IGNORING, rate, entry.label, at_most=1)
     what = "hub, a message to 8 processes with a history, CPU of Redis"

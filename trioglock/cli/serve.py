@@ -130,6 +130,8 @@ class Settings:
             raise InvalidOption("--history requires --redis")
         if self.sharded and self.redis is None:
             raise InvalidOption("--sharded requires --redis with a Redis Cluster")
+        if self.sharded and self.page:
+            raise InvalidOption(SHARDED_PAGE)
         if self.target is None:
             self.make_hub()
         elif self.target != "echo" and not all(self.target.partition(":")):

@@ -7,6 +7,8 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import trio
+
 from ..._hints import describe_value
 from ..._scope import open_scope
 from ..._text import seconds_text
@@ -123,36 +125,38 @@ class RedisBroker(Broker):
     async def open(
         self, name: str, deliver: Deliver, find_retention: FindRetention | None = None
     ) -> AsyncIterator[BrokerSession]:
+        retention = join_retentions(self._retention, find_retention)
+        has_history = not (self._retention is None and find_retention is None)
         opening = self._open_sharded if self.sharded else self._open_single
-        async with opening(name, deliver, find_retention) as session:
-            yield session
+        async with open_scope() as nursery:
+            session, history = await opening(nursery, name, deliver, retention, has_history)
+            session.history = None if self._retention is None else history
+            session.topic_history = None if find_retention is None else history
+            try:
+                yield session
+            finally:
+                session.close()
 
-    @asynccontextmanager
     async def _open_sharded(
-        self, name: str, deliver: Deliver, find_retention: FindRetention | None
-    ) -> AsyncIterator[BrokerSession]:
+        self,
+        nursery: trio.Nursery,
+        name: str,
+        deliver: Deliver,
+        retention: FindRetention,
+        has_history: bool,
+    ) -> tuple[ShardSession, ShardHistory | None]:
         assert isinstance(self._address, ClusterAddress)
         timings, keys = self._timings, ShardKeys(name)
         shards = Shards(self._address, timings)
-        retention = join_retentions(self._retention, find_retention)
-        has_history = not (self._retention is None and find_retention is None)
-        async with open_scope() as nursery:
-            commands = ShardCommands(shards, timings, nursery)
-            history = ShardHistory(commands, keys, retention) if has_history else None
-            receiver = ShardReceiver(shards, timings, keys, history, deliver, nursery)
-            if history is not None:
-                history.find_position = receiver.position_of
-            nursery.start_soon(receiver.run)
-            nursery.start_soon(shards.run)
-            await self._wait_known(shards)
-            try:
-                session = ShardSession(commands, receiver, keys, retention)
-                session.history = None if self._retention is None else history
-                session.topic_history = None if find_retention is None else history
-                yield session
-            finally:
-                commands.close()
-                receiver.close()
+        commands = ShardCommands(shards, timings, nursery)
+        history = ShardHistory(commands, keys, retention) if has_history else None
+        receiver = ShardReceiver(shards, timings, keys, history, deliver, nursery)
+        if history is not None:
+            history.find_position = receiver.position_of
+        nursery.start_soon(receiver.run)
+        nursery.start_soon(shards.run)
+        await self._wait_known(shards)
+        return ShardSession(commands, receiver, keys, retention), history
 
     async def _wait_known(self, shards: Shards) -> None:
         with PeerTimeout(self._timings.open_timeout):
@@ -163,33 +167,27 @@ class RedisBroker(Broker):
         if not shards.is_up:
             raise self._unreachable() from shards.failure
 
-    @asynccontextmanager
     async def _open_single(
-        self, name: str, deliver: Deliver, find_retention: FindRetention | None
-    ) -> AsyncIterator[BrokerSession]:
+        self,
+        nursery: trio.Nursery,
+        name: str,
+        deliver: Deliver,
+        retention: FindRetention,
+        has_history: bool,
+    ) -> tuple[RedisSession, RedisHistory | None]:
         address, timings, keys = open_discovery(self._address, name), self._timings, HubKeys(name)
-        has_history = not (self._retention is None and find_retention is None)
         commands = CommandPipeline(address, timings, keys.ids if has_history else None)
-        retention = join_retentions(self._retention, find_retention)
         history = RedisHistory(commands, keys, retention) if has_history else None
         receiver = PubSubReceiver(address, timings, keys, history, deliver)
         commands.partner, receiver.partner = receiver, commands
-        async with open_scope() as nursery:
-            nursery.start_soon(receiver.run)
-            nursery.start_soon(commands.run)
-            if isinstance(address, SentinelDiscovery):
-                for sentinel in address.servers:
-                    watch = SentinelWatch(sentinel, address, timings, (receiver, commands))
-                    nursery.start_soon(watch.run)
-            await self._wait_subscribed(receiver)
-            try:
-                session = RedisSession(commands, receiver, keys, retention)
-                session.history = None if self._retention is None else history
-                session.topic_history = None if find_retention is None else history
-                yield session
-            finally:
-                commands.close()
-                receiver.close()
+        nursery.start_soon(receiver.run)
+        nursery.start_soon(commands.run)
+        if isinstance(address, SentinelDiscovery):
+            for sentinel in address.servers:
+                watch = SentinelWatch(sentinel, address, timings, (receiver, commands))
+                nursery.start_soon(watch.run)
+        await self._wait_subscribed(receiver)
+        return RedisSession(commands, receiver, keys, retention), history
 
     async def _wait_subscribed(self, receiver: PubSubReceiver) -> None:
         with PeerTimeout(self._timings.open_timeout):

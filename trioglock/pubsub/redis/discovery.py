@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import binascii
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from ...errors import BrokerError
@@ -23,7 +25,6 @@ __all__ = [
     "Discovery",
     "SentinelDiscovery",
     "ShardDiscovery",
-    "find_master",
     "open_discovery",
     "slot_of",
 ]
@@ -210,14 +211,22 @@ class ShardDiscovery(ClusterDiscovery):
     def __init__(self, address: ClusterAddress) -> None:
         super().__init__(address, "")
         self.ranges: list[SlotRange] = []
-        """The latest answer."""
+        """The latest answer, in order."""
 
     def parse_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
         ranges = self.parse_ranges(server, reply)
         if not ranges:
             raise NoServer("no node of the cluster serves any slot")
-        self.ranges = ranges
+        self.ranges = sorted(ranges, key=_first_slot)
         return server
+
+    def master_of(self, slot: int) -> RedisAddress | None:
+        """Return the master that serves a slot, if it is known."""
+        index = bisect_right(self.ranges, slot, key=_first_slot)
+        return find_master(self.ranges[index - 1 : index], slot)
+
+
+_first_slot = itemgetter(0)
 
 
 def slot_of(hash_tag: str) -> int:

@@ -44,6 +44,11 @@ class SessionBase(BrokerSession):
         self._receiver = receiver
         self.find_retention: FindRetention = find_retention
 
+    def close(self) -> None:
+        """Let all calls fail from now on."""
+        self._commands.close()
+        self._receiver.close()
+
     @property
     def is_up(self) -> bool:
         return self._receiver.is_up

@@ -38,8 +38,6 @@ MAX_REPLAYS = 16
 """The same for those whose missed messages are read: Redis disconnects a subscriber for whom too
 much data waits."""
 
-UNSUBSCRIBED = b"unsubscribed"
-
 _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ").match
 
 
@@ -141,12 +139,8 @@ class ShardNode:
         subscribing = self.channels.pop(channel, None)
         if subscribing is not None:
             subscribing.is_over = True
-        # Redis may still be subscribed for an earlier channel of this name.
-        if self._added.pop(channel, None) is None or self._text(channel.name) in self._names:
-            self._removed[channel.name] = None
-
-    def _text(self, name: str) -> bytes:
-        return self._keys.plain(name).encode()
+        self._added.pop(channel, None)
+        self._removed[channel.name] = None
 
     async def run(self) -> None:
         """Connect, and receive messages until the connection is lost or no longer needed.
@@ -208,8 +202,8 @@ class ShardNode:
                 packed.append(connection.pack("SUNSUBSCRIBE", text))
         if self._unsubscribing:
             # The reply to SUNSUBSCRIBE looks like a report of a slot that has been moved, unless it
-            # is an error.
-            ask("unsubscribed", None, "PING", UNSUBSCRIBED)
+            # is an error, because the slot has been moved.
+            ask("unsubscribed", None, "PING")
         while self._reads and replays:
             ask("read", *self._read(self._reads.popleft()))
             replays -= 1
@@ -302,8 +296,8 @@ class ShardNode:
         return Gap(seconds, None if position is None else format_id(position), channel.name)
 
     def _take_reply(self, connection: RedisConnection, reply: Any) -> Iterator[Event]:
-        if self._due and self._due[0][0] == "unsubscribed" and reply != UNSUBSCRIBED:
-            return  # the slot has been moved
+        if self._due and self._due[0][0] == "unsubscribed" and isinstance(reply, Exception):
+            return
         kind, subscribing, _ = self._next_due()
         try:
             connection.check_reply(reply)

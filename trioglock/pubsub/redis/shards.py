@@ -11,7 +11,7 @@ import trio
 from ...errors import BrokerError
 from .address import ClusterAddress, RedisAddress
 from .connection import Argument, RedisDisconnected, RedisTimings, find_server
-from .discovery import ShardDiscovery, find_master
+from .discovery import ShardDiscovery
 from .pipeline import CommandPipeline, CommandSender
 from .server_info import SHARD
 
@@ -41,7 +41,7 @@ class Shards:
 
     def master_of(self, slot: int) -> RedisAddress | None:
         """The master that serves a slot, if it is known."""
-        return find_master(self._discovery.ranges, slot)
+        return self._discovery.master_of(slot)
 
     def mark_stale(self) -> None:
         """Look the masters up again."""
