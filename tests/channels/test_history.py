@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.channels.helpers import ChannelsSite, RawPhoenix, serving_channels
 from tests.channels.history_helpers import CopyingBroker, CountedText, GapBroker, SlowBroker
+from tests.connection.test_reference_cycles import interpreter_keeps_callers
 from tests.protocols.clock import MOCK_CLOCK
 from tests.server.helpers import LockstepListener
 from trioglock import Gap, InvalidOption, UsageError
@@ -839,6 +840,7 @@ async def test_the_client_needs_a_dict_to_ask_for_what_it_has_missed() -> None:
             await room.receive()
 
 
+@interpreter_keeps_callers
 async def test_a_replay_that_has_ended_needs_no_memory() -> None:
     async with serving() as site, site.dial() as raw:
         await send(site, 1)

@@ -156,6 +156,7 @@ class Running:
         self.wait = wait
         self._process = process
         self._read = b""
+        self._terminated = False
 
     @property
     def process(self) -> trio.Process:
@@ -188,6 +189,12 @@ class Running:
             assert chunk, f"it ended: {seen!r}"
             seen += chunk
         return seen
+
+    def terminate(self) -> None:
+        """Send SIGTERM, once: a process that is exiting no longer handles it."""
+        if not self._terminated:
+            self._terminated = True
+            self.process.terminate()
 
     def interrupt(self) -> None:
         """Send SIGINT, like Ctrl-C."""

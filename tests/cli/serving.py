@@ -115,5 +115,5 @@ async def serve_in_process(*arguments: str, **env: str) -> AsyncIterator[tuple[R
         words = (await running.line()).split()
         assert words[:2] == ["serving", "on"]
         yield running, words[2]
-        running.process.terminate()
+        running.terminate()
         assert (await running.finish()).code == 0

@@ -234,7 +234,7 @@ async def test_drain_of_one_process(env: dict[str, str]) -> None:
     ):
         for conn in (first, second):
             assert int(await conn.receive()) == running.process.pid
-        running.process.terminate()
+        running.terminate()
         with pytest.raises(ConnectionClosedError, match="1012"):
             await first.receive()
         for number in (signal.SIGTERM, signal.SIGINT):

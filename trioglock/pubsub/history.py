@@ -25,6 +25,7 @@ from .patterns import ChannelFilter
 
 __all__ = [
     "HISTORY_BYTES",
+    "PAGE_BYTES",
     "FindRetention",
     "MemoryHistory",
     "MessageHistory",

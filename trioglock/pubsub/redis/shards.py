@@ -129,11 +129,14 @@ class ShardCommands(CommandSender):
     def last_failure(self) -> Exception | None:
         return self._shards.failure
 
+    def server_of(self, slot: int | None) -> RedisAddress | None:
+        assert slot is not None
+        return self._shards.master_of(slot)
+
     async def request_once(
         self, commands: Sequence[Sequence[Argument]], waits_for_partner: bool, slot: int | None
     ) -> list[Any]:
-        assert slot is not None
-        server = self._shards.master_of(slot)
+        server = self.server_of(slot)
         try:
             if server is None:
                 raise RedisDisconnected(f"no node of the cluster serves the slot {slot}")
