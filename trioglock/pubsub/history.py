@@ -26,6 +26,7 @@ from .patterns import ChannelFilter
 __all__ = [
     "EVERYTHING",
     "HISTORY_BYTES",
+    "PAGE_BYTES",
     "FindRetention",
     "MemoryHistory",
     "MessageHistory",

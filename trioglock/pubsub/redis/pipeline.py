@@ -87,8 +87,7 @@ class CommandSender(ABC):
         self.timings: RedisTimings = timings
         self._servers = address
         self._is_closed = False
-        self._limit = trio.Semaphore(MAX_PENDING)
-        self._read_limit = trio.Semaphore(MAX_READS)
+        self._limits: dict[RedisAddress | None, tuple[trio.Semaphore, trio.Semaphore]] = {}
 
     @property
     @abstractmethod
@@ -106,6 +105,18 @@ class CommandSender(ABC):
             BrokerError: a reply is an error.
         """
 
+    def server_of(self, slot: int | None) -> RedisAddress | None:  # noqa: ARG002 - the default
+        """Return the server of a hash slot, as far as it is known; None if there is only one."""
+        return None
+
+    def _limits_of(self, slot: int | None) -> tuple[trio.Semaphore, trio.Semaphore]:
+        """The limits of a server: requests to it must not wait for those to another one."""
+        server = self.server_of(slot)
+        limits = self._limits.get(server)
+        if limits is None:
+            limits = self._limits[server] = trio.Semaphore(MAX_PENDING), trio.Semaphore(MAX_READS)
+        return limits
+
     def close(self) -> None:
         """Let requests fail from now on, because nothing sends them."""
         self._is_closed = True
@@ -114,7 +125,8 @@ class CommandSender(ABC):
         self, *command: Argument, timeout: float | None = None, slot: int | None = None
     ) -> Any:
         """Send a command and return its reply; see :meth:`_send_all`."""
-        [reply] = await self._send_all([command], self._limit, timeout=timeout, slot=slot)
+        limit, _ = self._limits_of(slot)
+        [reply] = await self._send_all([command], limit, timeout=timeout, slot=slot)
         return reply
 
     async def run_script(
@@ -147,7 +159,8 @@ class CommandSender(ABC):
 
         Only a few are sent at a time: messages, whose publishers wait, follow them soon.
         """
-        return await self._send_all(commands, self._read_limit, waits_for_partner, slot=slot)
+        _, limit = self._limits_of(slot)
+        return await self._send_all(commands, limit, waits_for_partner, slot=slot)
 
     async def _send_all(
         self,

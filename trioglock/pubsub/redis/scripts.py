@@ -156,7 +156,7 @@ READ_SHARDED = (
     + """
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-local length, entries = redis.call('XLEN', KEYS[1]), {}
+local length, entries, more = redis.call('XLEN', KEYS[1]), {}, 0
 local count, kept, start = tonumber(ARGV[3]), tonumber(ARGV[4]), ''
 if count > 0 then
   start = '(' .. ARGV[1] .. '-' .. ARGV[2]
@@ -164,12 +164,24 @@ if count > 0 then
     start = string.format('%.0f', now - kept)
   end
   entries = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', count)
+  local size = 0
+  for number, entry in ipairs(entries) do
+    if size > tonumber(ARGV[5]) then
+      entries[number], more = nil, 1
+    else
+      size = size + string.len(entry[2][2])
+    end
+  end
+  if #entries == count then more = 1 end
 end
-return {server, now, newest and newest[1] or '', oldest and oldest[1] or '', length, entries}
+return {
+  server, now, newest and newest[1] or '', oldest and oldest[1] or '', length, more, entries
+}
 """
 )
 """Reads the messages of a sharded channel after a position, and what shows whether others are
-missing."""
+missing. It returns at most one message more than a number of bytes allows, because Redis
+disconnects a subscriber for whom too much data waits."""
 
 
 class HubKeys:

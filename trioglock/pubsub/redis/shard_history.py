@@ -7,6 +7,7 @@ from typing import Any
 
 from ...errors import UsageError
 from ..history import (
+    PAGE_BYTES,
     FindRetention,
     MessageHistory,
     MissedMessages,
@@ -45,7 +46,8 @@ def read_command(
 ) -> Sequence[Argument]:
     """The command that reads messages after a position."""
     kept = kept_milliseconds(retention.seconds)
-    return "EVAL", READ_SHARDED, 1, keys.stream(channel), *position, count, kept
+    limits = count, kept, PAGE_BYTES
+    return "EVAL", READ_SHARDED, 1, keys.stream(channel), *position, *limits
 
 
 def start_position(reply: Any) -> Position:
@@ -60,14 +62,14 @@ def start_position(reply: Any) -> Position:
 
 
 def parse_page(
-    channel: str, reply: Any, position: Position, count: int, retention: Retention
+    channel: str, reply: Any, position: Position, retention: Retention
 ) -> MissedMessages:
     """Parse a reply to READ_SHARDED.
 
     A page contains messages from one server only: messages may be missing where another server has
     taken over.
     """
-    server, now, newest, oldest, length, entries = reply
+    server, now, newest, oldest, length, has_more, entries = reply
     last = start_position(reply)
     newest_position = parse_id(newest.decode()) if newest else (0, 0)
     if position > max(newest_position, (now, (server + 1) * SERVER_SCALE - 1)):
@@ -87,7 +89,7 @@ def parse_page(
             is_complete = False  # the stream has been deleted
     page = [one for one in found if server_of(one[0]) == server_of(found[0][0])]
     end = page[-1][0] if page else end
-    more = len(page) < len(found) or len(entries) == count
+    more = len(page) < len(found) or bool(has_more)
     if page and not more:
         more = server_of(end) != server
     return MissedMessages(
@@ -133,7 +135,7 @@ class ShardHistory(MessageHistory):
         retention = self.find_retention(channel) or UNLIMITED
         command = read_command(self._keys, channel, position, count, retention)
         [reply] = await self._commands.read([command], slot=self._keys.slot(channel))
-        return parse_page(channel, reply, position, count, retention)
+        return parse_page(channel, reply, position, retention)
 
     async def latest(self, channels: ChannelFilter, count: int) -> list[Message]:
         channel = _channel_of(channels)

@@ -20,6 +20,7 @@ from ..patterns import ChannelFilter
 from .address import RedisAddress, import_redis
 from .connection import Argument, RedisConnection, RedisDisconnected, RedisTimings, open_connection
 from .history import decode_data
+from .interest import MAX_LOGGED
 from .pubsub import deliver_all
 from .scripts import SERVER_SCALE, ShardKeys
 from .server_info import SHARD
@@ -62,9 +63,9 @@ class ShardedChannel:
     )
 
     def __init__(self, name: str, slot: int, retention: Retention | None) -> None:
-        self.name = name
-        self.slot = slot
-        self.retention = retention
+        self.name: str = name
+        self.slot: int = slot
+        self.retention: Retention | None = retention
         self.node: ShardNode | None = None
         """The node at which it is, or will be, subscribed."""
         self.is_confirmed: bool = False
@@ -88,13 +89,13 @@ class Subscribing:
     __slots__ = ("channel", "is_over", "is_replaying", "page", "reports_gap")
 
     def __init__(self, channel: ShardedChannel) -> None:
-        self.channel = channel
+        self.channel: ShardedChannel = channel
         self.is_over: bool = False
         """Whether the subscription has been lost, refused or ended: later replies are ignored."""
         self.is_replaying: bool = channel.position is not None
         """Whether messages with ids are ignored, because they will be read from the history."""
         self.reports_gap: bool = channel.lost_at is not None
-        self.page = PageSize()
+        self.page: PageSize = PageSize()
 
 
 class ShardNode:
@@ -176,6 +177,7 @@ class ShardNode:
                         await self._work.park()
                 if not self._due:
                     if not self.channels:
+                        self._receiver.forget(self)  # channels must not be added any more
                         scope.cancel()
                         return
                     await connection.write(self._pack_batch(connection))
@@ -308,6 +310,8 @@ class ShardNode:
             if subscribing is None:
                 raise
             if not subscribing.is_over:
+                if subscribing.reports_gap and subscribing.channel.error is None:
+                    yield self._gap(subscribing, subscribing.channel.position)
                 self._receiver.refuse(subscribing.channel, error)
             return
         if kind == "unsubscribed":
@@ -327,8 +331,7 @@ class ShardNode:
             return
         assert channel.retention is not None
         assert channel.position is not None
-        count = subscribing.page.count
-        missed = parse_page(channel.name, reply, channel.position, count, channel.retention)
+        missed = parse_page(channel.name, reply, channel.position, channel.retention)
         if not missed.complete:
             yield self._gap(subscribing, parse_id(missed.start))
         subscribing.page.adapt(missed.messages)
@@ -418,7 +421,9 @@ class ShardReceiver:
         self._failed: dict[RedisAddress, Exception] = {}  # since the latest look-up
         self._failure: Exception | None = None
         self._lost: dict[ShardedChannel, None] = {}
+        self._refused: dict[ShardedChannel, None] = {}
         self._logged = set[RedisAddress]()  # nodes whose loss has been logged since all was well
+        self._logged_refusals = set[str]()  # channels
         self._changed = trio.lowlevel.ParkingLot()
         self._is_closed = False
 
@@ -446,15 +451,16 @@ class ShardReceiver:
     def unsubscribe(self, channels: ChannelFilter) -> None:
         channel = self._wanted.pop(channels.pattern, None)
         if channel is not None:
-            self._unassigned.pop(channel, None)
-            self._lost.pop(channel, None)
+            for channels_of in (self._unassigned, self._lost, self._refused):
+                channels_of.pop(channel, None)
             if channel.node is not None:
                 channel.node.remove(channel)
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:
         channel = self._wanted.get(channels.pattern)
         # A gap or a replay follows after a subscription was lost.
-        return channel is None or channel.is_confirmed or channel.lost_at is not None
+        is_lost = channel is not None and channel.lost_at is not None and channel.error is None
+        return channel is None or channel.is_confirmed or is_lost
 
     async def wait_subscribed(self, channels: ChannelFilter) -> None:
         """Wait until a subscription is confirmed.
@@ -508,7 +514,9 @@ class ShardReceiver:
                     for channel in list(node.channels):
                         if self._shards.master_of(channel.slot) != node.server:
                             self.lose(channel, "its slot has been moved")
-            unassigned, self._unassigned = self._unassigned, {}
+            # The permissions may have changed.
+            unassigned = [*self._unassigned, *self._refused]
+            self._unassigned, self._refused = {}, {}
             for channel in unassigned:
                 if self._is_wanted(channel):
                     self._assign(channel)
@@ -541,11 +549,16 @@ class ShardReceiver:
                     "no connection to Redis at %s for subscribing: %s", node.server, error
                 )
         finally:
-            del self._nodes[node.server]
+            self.forget(node)
         if failure is not None:
             self._failed[node.server] = self._failure = failure
         for channel in list(node.channels):
             self.lose(channel, "the connection is lost")
+
+    def forget(self, node: ShardNode) -> None:
+        """Use another connection from now on."""
+        if self._nodes.get(node.server) is node:
+            del self._nodes[node.server]
 
     def lose(self, channel: ShardedChannel, reason: str) -> None:
         """Subscribe again, because a subscription has been lost."""
@@ -564,20 +577,28 @@ class ShardReceiver:
 
     def confirm(self, channel: ShardedChannel) -> None:
         """Called when all messages that are published from now on will arrive."""
-        channel.is_confirmed, channel.lost_at = True, None
+        channel.is_confirmed, channel.lost_at, channel.error = True, None, None
+        self._found(channel)
+        self._changed.unpark_all()
+
+    def _found(self, channel: ShardedChannel) -> None:
         self._lost.pop(channel, None)
         if self._logged and not self._lost:
             self._logged.clear()
             _logger.warning("subscribed again to all channels at %s", self._shards.address)
-        self._changed.unpark_all()
 
     def refuse(self, channel: ShardedChannel, error: Exception) -> None:
-        """Called when Redis refuses a subscription."""
+        """Called when Redis refuses a subscription. It is tried again after the next look-up."""
         node = channel.node
         assert node is not None
         node.remove(channel)
         channel.node, channel.error, channel.is_confirmed = None, error, False
         if "unknown command" in str(error):
             channel.error = BrokerError(f"sharded=True requires Redis 7.0 or later: {error}")
-        _logger.warning("Redis refused to subscribe to the channel %r: %s", channel.name, error)
+        if self._is_wanted(channel):
+            self._refused[channel] = None
+        self._found(channel)
+        if channel.name not in self._logged_refusals and len(self._logged_refusals) < MAX_LOGGED:
+            self._logged_refusals.add(channel.name)
+            _logger.warning("Redis refused to subscribe to the channel %r: %s", channel.name, error)
         self._changed.unpark_all()

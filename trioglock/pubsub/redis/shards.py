@@ -86,7 +86,7 @@ class Shards:
 class NodePipeline(CommandPipeline):
     """The commands for one node. It does not reconnect: another node may have taken over."""
 
-    mode = SHARD
+    mode: str | None = SHARD
 
     def __init__(self, address: RedisAddress, timings: RedisTimings) -> None:
         super().__init__(address, timings)
@@ -97,7 +97,7 @@ class NodePipeline(CommandPipeline):
         try:
             await self._connect()
         except (RedisDisconnected, BrokerError) as error:
-            self.failure = error
+            self.failure: Exception | None = error
         finally:
             self._has_ended = True
             self._up.unpark_all()
@@ -129,11 +129,14 @@ class ShardCommands(CommandSender):
     def last_failure(self) -> Exception | None:
         return self._shards.failure
 
+    def server_of(self, slot: int | None) -> RedisAddress | None:
+        assert slot is not None
+        return self._shards.master_of(slot)
+
     async def request_once(
         self, commands: Sequence[Sequence[Argument]], waits_for_partner: bool, slot: int | None
     ) -> list[Any]:
-        assert slot is not None
-        server = self._shards.master_of(slot)
+        server = self.server_of(slot)
         try:
             if server is None:
                 raise RedisDisconnected(f"no node of the cluster serves the slot {slot}")

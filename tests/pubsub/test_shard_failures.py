@@ -1,0 +1,174 @@
+"""Sharded publishing and subscribing: refused channels, large messages, busy nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.pubsub.helpers import opened, read
+from tests.pubsub.redis_cluster import slot_of
+from tests.pubsub.redis_server import RealRedis, real_redis
+from trioglock import Backoff, BrokerError
+from trioglock.pubsub import Gap, RedisBroker
+from trioglock.pubsub.patterns import ChannelFilter
+from trioglock.pubsub.redis.interest import MAX_LOGGED
+from trioglock.pubsub.redis.pipeline import MAX_PENDING
+
+pytestmark = pytest.mark.redis
+
+
+@contextmanager
+def small_cluster(*ranges: tuple[int, int]) -> Iterator[list[RealRedis]]:
+    """Masters without replicas, each with a range of slots."""
+    with ExitStack() as stack:
+        options = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
+        nodes = [stack.enter_context(real_redis(*options, version=7)) for _ in ranges]
+        for number, (node, (first, last)) in enumerate(zip(nodes, ranges, strict=True), 1):
+            node.send_plainly(
+                f"CLUSTER ADDSLOTSRANGE {first} {last}",
+                f"CLUSTER SET-CONFIG-EPOCH {number}",
+                f"CLUSTER MEET 127.0.0.1 {nodes[0].port}",
+            )
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def single() -> Iterator[RealRedis]:
+    with small_cluster((0, 16383)) as [node]:
+        yield node
+
+
+@pytest.fixture
+def node(single: RealRedis) -> RealRedis:
+    """A node that serves all slots, without data or restrictions."""
+    single.ask("ACL SETUSER default allchannels allkeys allcommands")
+    single.ask("FLUSHALL")
+    return single
+
+
+def sharded(node: RealRedis, **options: Any) -> RedisBroker:
+    backoff = Backoff(initial=0.02, maximum=0.1, max_attempts=None, jitter="none")
+    url = f"redis+cluster://127.0.0.1:{node.port}"
+    return RedisBroker(url, sharded=True, backoff=backoff, **options)
+
+
+def subscribers(node: RealRedis, name: str) -> int:
+    return int(node.ask(f"PUBSUB SHARDNUMSUB {name}").split()[-1].removeprefix(":"))
+
+
+async def test_a_subscription_that_ends_twice_before_the_next_batch(node: RealRedis) -> None:
+    async with opened(sharded(node)) as hub:
+        first = hub.subscribe("news")
+        await first.ready()
+        first.close()
+        hub.subscribe("news").close()
+        other = hub.subscribe("other")
+        await other.ready()
+        assert subscribers(node, "trioglock/other") == 1
+        assert subscribers(node, "trioglock/news") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("history", [None, 10])
+async def test_a_channel_that_is_no_longer_permitted(node: RealRedis, history: int | None) -> None:
+    """Its subscribers receive a gap, and it is subscribed again when it is permitted again."""
+    async with opened(sharded(node, history=history)) as hub:
+        loops = {name: hub.subscribe(name, gaps=True) for name in ("news", "other")}
+        for loop in loops.values():
+            await loop.ready()
+        node.send_plainly(
+            "ACL SETUSER default resetchannels &trioglock/other &{trioglock/other}",
+            "CLIENT KILL TYPE pubsub",
+        )
+        assert isinstance(await loops["news"].__anext__(), Gap)
+        with pytest.raises(BrokerError, match="NOPERM"):
+            await loops["news"].ready()
+        node.send_plainly("ACL SETUSER default allchannels", "CLIENT KILL TYPE pubsub")
+        for name, loop in loops.items():
+            while True:
+                with suppress(BrokerError):
+                    await loop.ready()
+                    break
+                await trio.sleep(0.01)
+            await hub.publish("text", name)
+        for loop in loops.values():
+            events = await read(loop, 1 if history else 2)
+            assert events[-1] == "text"
+            assert history or isinstance(events[0], Gap)
+
+
+async def test_clients_cannot_fill_the_log_with_refused_channels(
+    node: RealRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.send_plainly("ACL SETUSER default resetchannels")
+    async with opened(sharded(node)) as hub:
+        for number in (*range(MAX_LOGGED + 10), 0):
+            with (
+                hub.subscribe(f"secret{number}") as subscription,
+                pytest.raises(BrokerError, match="NOPERM"),
+            ):
+                await subscription.ready()
+    assert len(caplog.messages) == MAX_LOGGED
+
+
+async def test_only_documented_commands_are_necessary(node: RealRedis) -> None:
+    node.ask("ACL SETUSER default -echo")
+    async with opened(sharded(node)) as hub:
+        hub.subscribe("first").close()
+        for name in ("second", "third"):
+            with hub.subscribe(name) as subscription, trio.fail_after(5):
+                await subscription.ready()
+
+
+@pytest.mark.slow
+async def test_missed_messages_are_read_in_small_pages(node: RealRedis) -> None:
+    """Redis disconnects a subscriber for whom too much data waits."""
+    async with opened(sharded(node, history=100)) as hub:
+        loop = hub.subscribe("news", gaps=True)
+        await loop.ready()
+        texts = [str(number).zfill(50_000) for number in range(40)]
+        node.send_plainly(  # blocks this process
+            "CONFIG SET client-output-buffer-limit 'pubsub 500kb 500kb 1'",
+            "CLIENT KILL TYPE pubsub",
+            *(f"XADD {{trioglock/news}} * data {text}" for text in texts),
+        )
+        gap, *messages = await read(loop, 41)
+        assert isinstance(gap, Gap)  # they are not from this package
+        assert messages == texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reads", [False, True])
+async def test_a_busy_node_does_not_delay_others(*, reads: bool) -> None:
+    with small_cluster((0, 8191), (8192, 16383)) as nodes:
+        names = [channel_in(range(8192)), channel_in(range(8192, 16384))]
+        async with (
+            opened(sharded(nodes[1], history=10)) as hub,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def use(name: str) -> None:
+                if reads:
+                    await hub.history.latest(ChannelFilter(name), 1)
+                else:
+                    await hub.publish("text", name)
+
+            for name in names:
+                await use(name)
+            nodes[0].freeze()
+            for _ in range(MAX_PENDING + 1):
+                nursery.start_soon(use, names[0])
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(2):
+                await use(names[1])
+            nodes[0].thaw()
+
+
+def channel_in(slots: range) -> str:
+    names = (f"channel{number}" for number in range(1000))
+    return next(name for name in names if slot_of(f"trioglock/{name}") in slots)
