@@ -18,6 +18,7 @@ from trioglock.pubsub import Gap, RedisBroker
 from trioglock.pubsub.patterns import ChannelFilter
 from trioglock.pubsub.redis.interest import MAX_LOGGED
 from trioglock.pubsub.redis.pipeline import MAX_PENDING
+from trioglock.pubsub.redis.scripts import SERVER_SCALE
 
 pytestmark = pytest.mark.redis
 
@@ -172,3 +173,22 @@ async def test_a_busy_node_does_not_delay_others(*, reads: bool) -> None:
 def channel_in(slots: range) -> str:
     names = (f"channel{number}" for number in range(1000))
     return next(name for name in names if slot_of(f"trioglock/{name}") in slots)
+
+
+async def test_a_slot_that_has_been_moved_away_and_back(node: RealRedis) -> None:
+    """There are gaps around the messages of the other node, and they are delivered."""
+    async with opened(sharded(node, history=10)) as hub:
+        loop = hub.subscribe("news")
+        await loop.ready()
+        await hub.publish("one", "news")
+        first = await loop.__anext__()
+        assert first.id is not None
+        milliseconds, number = map(int, first.id.split("-"))
+        node.ask(f"XADD {{trioglock/news}} {milliseconds + 1}-{number + SERVER_SCALE} data two")
+        await trio.sleep(0.01)
+        await hub.publish("three", "news")
+        again = hub.subscribe("news", after=first.id, gaps=True)
+        gap, two, other_gap, three = await read(again, 4)
+        assert (two, three) == ("two", "three")
+        assert isinstance(gap, Gap)
+        assert isinstance(other_gap, Gap)
