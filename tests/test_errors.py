@@ -175,6 +175,14 @@ def test_code_reason_and_text_of_a_closed_connection(
     assert (error.code, error.reason, str(error)) == (code, reason, text)
 
 
+def test_the_repr_of_a_closed_connection_names_what_is_known() -> None:
+    error = ConnectionClosedError(None, None, HeartbeatTimeout(silence=20), ["a"])
+    assert repr(error) == f"ConnectionClosedError(cause={error.cause!r})"
+    error = ConnectionClosedError(None, Close(1001, "off"))
+    assert repr(error) == f"ConnectionClosedError(sent={Close(1001, 'off')!r})"
+    assert repr(ConnectionClosedOK(None, None)) == "ConnectionClosedOK()"
+
+
 def test_a_closed_connection_keeps_both_frames_and_the_unsent_messages() -> None:
     """``unsent`` is a copy."""
     unsent = ["a", b"b"]

@@ -480,6 +480,11 @@ class ConnectionClosed(TrioglockError):
         close = self.received or self.sent
         return "" if close is None else close.reason
 
+    def __repr__(self) -> str:
+        fields = [("received", self.received), ("sent", self.sent), ("cause", self.cause)]
+        shown = ", ".join(f"{name}={value!r}" for name, value in fields if value is not None)
+        return redact_line(f"{type(self).__name__}({shown})")
+
     def __str__(self) -> str:
         if self.cause is not None:
             text = str(self.cause)

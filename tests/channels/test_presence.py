@@ -400,6 +400,7 @@ async def test_foreign_messages_are_ignored(
 async def test_misuse_is_refused(autojump_clock: MockClock) -> None:
     errors: dict[str, Exception] = {}
     ended: list[Channel[Any]] = []
+    foreign = Presence(Channels({"room:*": PresenceRoom}, hub=Hub()))
 
     class Misuse(PresenceRoom):
         async def handle_in(self, event: str, payload: Any, state: str) -> Any:
@@ -412,6 +413,7 @@ async def test_misuse_is_refused(autojump_clock: MockClock) -> None:
                 "json": lambda: presence.track(self, "k", {"x": object()}),
                 "large": lambda: presence.update(self, state, {"x": "x" * 2**15}),
                 "deep": lambda: presence.update(self, state, {"x": deep}),
+                "foreign": lambda: foreign.track(self, state, {}),
             }
             for name, call in calls.items():
                 try:
@@ -443,7 +445,9 @@ async def test_misuse_is_refused(autojump_clock: MockClock) -> None:
         "json": EncodeError,
         "large": InvalidOption,
         "deep": EncodeError,
+        "foreign": UsageError,
     }
+    assert "Room belongs to another hub than this Presence" in str(errors["foreign"])
     with pytest.raises(UsageError, match="is not open"):
         site.presence.list("room:1")
     with pytest.raises(UsageError, match="belongs to no client"):

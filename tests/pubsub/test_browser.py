@@ -154,9 +154,20 @@ class TestInChromium:
             [gap] = page.get("gaps")
             assert gap["id"]
 
-    def test_without_a_history_a_reconnect_is_a_gap(self, context: Any) -> None:
+    def test_a_page_begins_with_what_is_kept(self, context: Any) -> None:
+        with live_site(history=1) as site:
+            site.publish("old", "current")
+            page = Page(context, site, "/news?after=0")
+            page.wait("messages.length === 1")
+            site.publish("next")
+            page.wait("messages.length === 2")
+            assert page.get("messages") == ["current", "next"]
+            assert page.get("gaps") == []
+
+    @pytest.mark.parametrize("path", ["/news", "/news?after=0"])
+    def test_without_a_history_a_reconnect_is_a_gap(self, context: Any, path: str) -> None:
         with live_site(history=None) as site:
-            page = Page(context, site)
+            page = Page(context, site, path)
             page.wait_state("open")
             site.publish("seen")
             page.wait("messages.length === 1")

@@ -49,6 +49,7 @@ from .results import Answer, Broadcast, EndReason, JoinRefused, Left, Push, Stop
 from .topics import add_origin, hub_channel
 
 if TYPE_CHECKING:
+    from ..pubsub import Hub
     from .socket import ChannelsSocket
 
 __all__ = ["ChannelActor"]
@@ -643,6 +644,11 @@ class ChannelActor:
         return add_origin(data, self.origin), channel
 
     # Actions of the user.
+
+    @property
+    def hub(self) -> Hub:
+        """The hub of the server."""
+        return self._socket.hub
 
     @property
     def _machine(self) -> ServerMachine:

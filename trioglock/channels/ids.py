@@ -62,6 +62,8 @@ class IdIndex:
         if subscriber is None:
             subscriber = IdSubscriber(id, self)
             self._hub.join(subscriber, id_channel(id))
+            if not self._subscribers:
+                self._next_close = -math.inf  # perhaps of another run, with a clock of its own
             self._subscribers[id] = subscriber
         subscriber.sockets[socket] = None
 

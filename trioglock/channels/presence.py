@@ -117,12 +117,18 @@ class Presence:
 
         Raises:
             ChannelClosed: the channel has ended.
-            UsageError: the channel has this key already, or the hub is not open.
+            UsageError: the channel has this key already, it belongs to another hub, or the hub is
+                not open.
             InvalidOption: ``key`` is not a str, ``meta`` not a mapping, or both are too large.
             EncodeError: they cannot be encoded as JSON.
         """
-        self._open_replica()
         actor = check_actor(channel)
+        if actor.hub is not self._hub:
+            raise UsageError(
+                f"the {type(channel).__name__} belongs to another hub than this Presence, such as "
+                "that of a MockPhoenixServer: in tests, serve the Channels of the Presence"
+            )
+        self._open_replica()
         meta = copy_meta(actor.join.topic, key, meta)
         if key in (actor.pending_presence or {}) or key in self._tracked.get(actor, {}):
             raise UsageError(f"the channel already has the key {key!r}; use presence.update()")

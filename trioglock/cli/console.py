@@ -18,7 +18,6 @@ from ..telemetry import (
     ConnectAttemptFailed,
     Connected,
     Event,
-    EventListener,
     LinkClosed,
     ReconnectScheduled,
     listen,
@@ -201,7 +200,8 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
         handler.close()
 
 
-def print_reconnects(console: Console) -> EventListener:
+@contextmanager
+def print_reconnects(console: Console) -> Iterator[None]:
     """Print lost connections, failed attempts and reconnects during a block."""
     reason = ""
 
@@ -221,7 +221,14 @@ def print_reconnects(console: Console) -> EventListener:
             case _:
                 pass
 
-    return listen(handle, ConnectAttemptFailed, LinkClosed, ReconnectScheduled, Connected)
+    # Python would print the warning of the same failure.
+    logger, handler = logging.getLogger("trioglock.client"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        with listen(handle, ConnectAttemptFailed, LinkClosed, ReconnectScheduled, Connected):
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _is_dumb_terminal() -> bool:

@@ -93,6 +93,10 @@ class Dialer:
     def reconnects(self) -> bool:
         return self._backoff is not None
 
+    @property
+    def is_endless(self) -> bool:
+        return self._backoff is not None and self._backoff.max_attempts is None
+
     def retries(self, reason: Disconnect) -> bool:
         return self._backoff is not None and self._backoff.retryable(reason)
 

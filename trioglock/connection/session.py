@@ -10,6 +10,7 @@ frames are coalesced, the mailbox's if hooks need it. No exception is raised int
 from __future__ import annotations
 
 from dataclasses import replace
+from logging import INFO, WARNING
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import trio
@@ -70,6 +71,10 @@ class LinkSource(Protocol):
     @property
     def reconnects(self) -> bool:
         """Whether a policy may open another link."""
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether a policy opens links without a limit on attempts."""
 
     async def open(self, nursery: trio.Nursery) -> Link:
         """Open a link.
@@ -312,7 +317,11 @@ class Session(Generic[StateT]):
         self._in_backoff = True
         with self._deadlines.new_link():
             # Inside the scope, because a listener may close or abort the connection.
-            self.emitter.reconnect_scheduled(reason, self.attempts + 1, delay)
+            # The program waits for the first link and would learn nothing of the failures.
+            is_silent = self.attempts == 1 and not self.upgrades and self._link_source.is_endless
+            self.emitter.reconnect_scheduled(
+                reason, self.attempts + 1, delay, WARNING if is_silent else INFO
+            )
             await trio.sleep(delay)
         self._in_backoff = False
         return not self._no_reconnect

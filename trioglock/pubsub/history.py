@@ -24,6 +24,7 @@ from .message import EVERYONE, INCOMING, TOPIC_PREFIX, Event, Message
 from .patterns import ChannelFilter
 
 __all__ = [
+    "EVERYTHING",
     "HISTORY_BYTES",
     "PAGE_BYTES",
     "FindRetention",
@@ -51,6 +52,10 @@ PAGE_BYTES = 2**18
 HISTORY_BYTES = 2**28
 """By default, the total size in memory of all messages of topics, and of those of other channels,
 as far as they are in this process."""
+
+EVERYTHING = "0"
+"""In place of an id: all messages that are kept. The reader knows none yet, so it has missed none.
+The id ``0-0`` is different: a hub that has no messages yet may have sent it to a client."""
 
 ENTRY_SIZE = 320
 LOG_SIZE = 1500

@@ -334,8 +334,9 @@ class Hub:
             gaps: whether the loop also receives a :class:`Gap` where messages may be missing,
                 because the broker was unreachable, or the queue or the history was too short.
             after: id of the last message already seen. The messages after it come first, as far
-                back as the broker's history goes; if some are missing, a Gap precedes them. To
-                begin after the messages that the hub has received, pass ``hub.history.last``.
+                back as the broker's history goes; if some are missing, a Gap precedes them. With
+                ``"0"``, all messages that are kept come first, without a Gap. To begin after the
+                messages that the hub has received, pass ``hub.history.last``.
             max_queue: maximum number of messages in the queue; by default that of the hub.
             overflow: what happens when the queue is full; by default as set for the hub.
 

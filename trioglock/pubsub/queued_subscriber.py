@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import BrokerError, BrokerUnavailable
 from .history import (
+    EVERYTHING,
     MessageHistory,
     MissedMessages,
     PageSize,
@@ -49,6 +52,7 @@ class QueuedSubscriber(Subscriber):
         self._history = history
         self._replay: list[Event] = []  # newest first; delivered before the queue
         self._behind: str | None = None  # id of the message after which it reads
+        self._wants_everything = False  # until the history has been read once
         self._page = PageSize()
         self._is_reading = False
         self._overrun = False  # the queue was full while it was reading
@@ -74,10 +78,15 @@ class QueuedSubscriber(Subscriber):
     def resume_after(self, message_id: str) -> None:
         """Begin with the messages after the one with this id.
 
+        Args:
+            message_id: the id; ``EVERYTHING`` for all messages that are kept, without a gap before
+                them.
+
         Raises:
             InvalidOption: ``message_id`` is not the id of a message.
         """
         self._behind = format_id(parse_id(message_id))
+        self._wants_everything = message_id == EVERYTHING
         self.resuming = True
 
     def admits(self, event: Event) -> bool:
@@ -130,6 +139,8 @@ class QueuedSubscriber(Subscriber):
         try:
             await self._wait_subscribed()
             missed = await history.after(self._behind, self.channels, self._page.count)
+            if self._wants_everything:
+                missed = replace(missed, complete=True)
             finished = True
         except (BrokerUnavailable, BrokerError):
             if required:
@@ -140,6 +151,7 @@ class QueuedSubscriber(Subscriber):
             self._is_reading = False
             if not finished:  # cancelled or raised
                 self.queue.discard(None)
+        self._wants_everything = False
         self._page.adapt(missed.messages)
         self._replay = list(reversed(missed.messages))
         if self.queue.gaps and not missed.complete:

@@ -27,7 +27,7 @@ from ..hooks import ConnectionInfo, MaybeAwaitable, Reply, Socket
 from ..http import Request, Response
 from ..server import HandshakeTarget
 from ..server.limits import RETRY_AFTER
-from .history import MessageHistory, format_id, parse_id
+from .history import EVERYTHING, MessageHistory, format_id, parse_id
 from .message import INCOMING, TOPIC_PREFIX, Event, Gap, Message, check_channel
 from .patterns import ChannelFilter
 from .queue import make_queue
@@ -118,9 +118,15 @@ class ClientSubscriber(QueuedSubscriber):
         self._busy = False  # events go to the queue
         self._ended = False
 
-    def resume(self, message_id: str) -> None:
-        """Send the messages after the one with this id, or a gap if that is not possible."""
-        if message_id == self.start:
+    def resume(self, message_id: str, oldest: str | None) -> None:
+        """Send the messages after the one with this id, or a gap if that is not possible.
+
+        Args:
+            message_id: the id, or ``EVERYTHING``.
+            oldest: for ``EVERYTHING``, the position before the oldest message that is kept; None
+                without a history.
+        """
+        if message_id == (EVERYTHING if self.start is None else self.start):
             return  # it has missed none
         try:
             if self.start is None:
@@ -129,7 +135,7 @@ class ClientSubscriber(QueuedSubscriber):
         except InvalidOption:
             self.enqueue(Gap(0.0, self.start))
         else:
-            self.start = format_id(parse_id(message_id))
+            self.start = oldest or format_id(parse_id(message_id))
         self.start_sending()
 
     def put(self, event: Event) -> None:
@@ -223,7 +229,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
     with the id after which it receives all messages, then messages as ``{"id": ..., "channel": ...,
     "data": ...}``, and ``{"gap": seconds, "id": ...}`` where messages may be missing. With
     ``?after=<id>`` it first receives the messages after that one, as far as the broker's history
-    goes back. An id is null without a history.
+    goes back; with ``?after=0``, all messages that are kept. An id is null without a history.
 
     Override :meth:`channel_of` to choose the channel differently, and ``handle_receive`` to handle
     messages differently, and pass the class to :meth:`Hub.socket_of`.
@@ -238,6 +244,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
         self.hub: Hub = hub
         self._reservation: Reservation | None = None  # until the connection is open
         self._after: str | None = None
+        self._oldest: str | None = None
         self._refusal: Close | None = None
 
     def channel_of(self, request: Request) -> str:
@@ -274,6 +281,9 @@ class HubSocket(Socket[ClientSubscriber | None]):
         after = parse_qs(request.query, keep_blank_values=True).get("after")
         self._after = None if after is None else after[-1]
         await self._reservation.confirm()
+        if self._after == EVERYTHING and (history := _history_of(self.hub)) is not None:
+            channels = ChannelFilter(channel, literal=True)
+            self._oldest = (await history.after(EVERYTHING, channels, 1)).start
 
     def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
         """Start sending messages to the client; return None if it is refused.
@@ -295,7 +305,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
             return None
         reservation.release()
         if after:
-            client.resume(after)
+            client.resume(after, self._oldest)
         return client
 
     def handle_connect(

@@ -49,7 +49,8 @@ const FINAL_CODES = [1000, 1008];
  * Subscribes to a channel.
  *
  * @param {string | URL} url the address of the channel, absolute or relative to the page. The query
- *   parameter `after` is the id of the last message that the page already has.
+ *   parameter `after` is the id of the last message that the page already has, or 0 to receive
+ *   first all messages that the hub has kept.
  * @param {Handlers} handlers the functions to call
  * @returns {Feed} the subscription
  */
@@ -109,7 +110,7 @@ export function subscribe(url, { onMessage, onGap = () => {}, onState = () => {}
 
   /** @param {any} frame */
   function receive(frame) {
-    const resumed = last !== "";
+    const resumed = last !== "" && last !== "0";
     if (frame.id) last = frame.id;
     if ("subscribed" in frame) {
       clearTimeout(timer);

@@ -234,7 +234,7 @@ class SingleLink:
     __slots__ = ("_link",)
 
     final_error: Exception | None = None
-    reconnects = False
+    reconnects = is_endless = False
 
     def __init__(self, link: Link) -> None:
         self._link: Link | None = link

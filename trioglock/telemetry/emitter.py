@@ -218,9 +218,11 @@ class EventEmitter(EmitterBase):
             )
             self._emit(event)
 
-    def reconnect_scheduled(self, reason: Disconnect, attempt: int, delay: float) -> None:
-        """Log a loss or a failed attempt, and emit ``ReconnectScheduled``."""
-        _logger.info("%s: %s; %s", self.name, reason, describe_delay(delay))
+    def reconnect_scheduled(
+        self, reason: Disconnect, attempt: int, delay: float, level: int
+    ) -> None:
+        """Log a loss or a failed attempt with a level, and emit ``ReconnectScheduled``."""
+        _logger.log(level, "%s: %s; %s", self.name, reason, describe_delay(delay))
         if self._wants(ReconnectScheduled):
             event = ReconnectScheduled(connection=self.connection, delay=delay, attempt=attempt)
             self._emit(event)

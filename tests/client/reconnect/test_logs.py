@@ -89,6 +89,24 @@ async def test_fault_34_the_first_connection(
     ]
 
 
+async def test_a_first_attempt_that_is_repeated_without_limit_is_a_warning(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python shows it by default; without it, the program would wait silently."""
+    net = MemoryTransport()
+    for _ in range(2):
+        net.refuse_next(ConnectFailed("cannot connect"))
+    async with joined(net, name="feed", reconnect=policy(max_attempts=None)):
+        net.refuse_next(ConnectFailed("cannot connect"))
+        await (await net.accept()).aclose()
+        await net.accept()
+    failed = "feed: could not connect: cannot connect; next attempt in"
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == [
+        f"{failed} 1.0 s"
+    ]
+    assert caplog.messages[1] == f"{failed} 2.0 s"
+
+
 @pytest.mark.parametrize("policy_or_hook", ["policy", "hook", "neither"])
 async def test_fault_34_a_loss_is_logged_once(
     policy_or_hook: str, autojump_clock: Clock, caplog: pytest.LogCaptureFixture

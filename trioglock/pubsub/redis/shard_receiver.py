@@ -63,9 +63,9 @@ class ShardedChannel:
     )
 
     def __init__(self, name: str, slot: int, retention: Retention | None) -> None:
-        self.name = name
-        self.slot = slot
-        self.retention = retention
+        self.name: str = name
+        self.slot: int = slot
+        self.retention: Retention | None = retention
         self.node: ShardNode | None = None
         """The node at which it is, or will be, subscribed."""
         self.is_confirmed: bool = False
@@ -89,13 +89,13 @@ class Subscribing:
     __slots__ = ("channel", "is_over", "is_replaying", "page", "reports_gap")
 
     def __init__(self, channel: ShardedChannel) -> None:
-        self.channel = channel
+        self.channel: ShardedChannel = channel
         self.is_over: bool = False
         """Whether the subscription has been lost, refused or ended: later replies are ignored."""
         self.is_replaying: bool = channel.position is not None
         """Whether messages with ids are ignored, because they will be read from the history."""
         self.reports_gap: bool = channel.lost_at is not None
-        self.page = PageSize()
+        self.page: PageSize = PageSize()
 
 
 class ShardNode:

@@ -95,7 +95,7 @@ class Shards:
 class NodePipeline(CommandPipeline):
     """The commands for one node. It does not reconnect: another node may have taken over."""
 
-    mode = SHARD
+    mode: str | None = SHARD
 
     def __init__(self, address: RedisAddress, timings: RedisTimings) -> None:
         super().__init__(address, timings)
@@ -106,7 +106,7 @@ class NodePipeline(CommandPipeline):
         try:
             await self._connect()
         except (RedisDisconnected, BrokerError) as error:
-            self.failure = error
+            self.failure: Exception | None = error
         finally:
             self._has_ended = True
             self._up.unpark_all()
