@@ -21,6 +21,7 @@ OTHERS = {
     "apt-get",
     "echo",
     "export",
+    "flask",
     "http.server",
     "hypercorn",
     "jq",
@@ -32,7 +33,7 @@ OTHERS = {
 OTHERS |= {"redis-server", "twine", "venv"}
 """Programs whose arguments are not checked."""
 
-TUTORIALS = {"feed.py", "live.py", "notify.py"}
+TUTORIALS = {"dashboard.py", "feed.py", "live.py", "notify.py"}
 """Files that readers of the tutorials write."""
 
 

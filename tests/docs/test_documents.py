@@ -52,7 +52,7 @@ SLOW_PAGES = (
 
 
 # Pages whose code needs a library that is not installed everywhere.
-LIBRARIES = {"docs/fastapi.md": "fastapi"}
+LIBRARIES = {"docs/fastapi.md": "fastapi", "docs/live-dashboard.md": "flask"}
 
 
 @pytest.mark.parametrize(

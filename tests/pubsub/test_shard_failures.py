@@ -13,11 +13,12 @@ import trio.testing
 from tests.pubsub.helpers import opened, read
 from tests.pubsub.redis_cluster import slot_of
 from tests.pubsub.redis_server import RealRedis, real_redis
-from trioglock import Backoff, BrokerError
+from trioglock import Backoff, BrokerError, BrokerUnavailable
 from trioglock.pubsub import Gap, RedisBroker
 from trioglock.pubsub.patterns import ChannelFilter
 from trioglock.pubsub.redis.interest import MAX_LOGGED
 from trioglock.pubsub.redis.pipeline import MAX_PENDING
+from trioglock.pubsub.redis.scripts import SERVER_SCALE
 
 pytestmark = pytest.mark.redis
 
@@ -66,6 +67,11 @@ async def wait_unsubscribed(node: RealRedis, name: str) -> None:
     with trio.fail_after(20):
         while subscribers(node, name):
             await trio.sleep(0.01)
+
+
+def channel_in(slots: range) -> str:
+    names = (f"channel{number}" for number in range(1000))
+    return next(name for name in names if slot_of(f"trioglock/{name}") in slots)
 
 
 async def test_a_subscription_that_ends_twice_before_the_next_batch(node: RealRedis) -> None:
@@ -190,6 +196,60 @@ async def test_a_busy_node_does_not_delay_others(*, reads: bool) -> None:
             nodes[0].thaw()
 
 
-def channel_in(slots: range) -> str:
-    names = (f"channel{number}" for number in range(1000))
-    return next(name for name in names if slot_of(f"trioglock/{name}") in slots)
+async def test_a_slot_that_has_been_moved_away_and_back(node: RealRedis) -> None:
+    """The messages of the other node are between gaps."""
+    async with opened(sharded(node, history=10)) as hub:
+        loop = hub.subscribe("news")
+        await loop.ready()
+        start = hub.history.last_of("news")
+        await hub.publish("one", "news")
+        first = await loop.__anext__()
+        assert first.id is not None
+        milliseconds, number = map(int, first.id.split("-"))
+        node.ask(f"XADD {{trioglock/news}} {milliseconds + 1}-{number + SERVER_SCALE} data two")
+        await trio.sleep(0.01)
+        await hub.publish("three", "news")
+        events = await read(hub.subscribe("news", after=start, gaps=True), 5)
+        assert [None if isinstance(one, Gap) else one for one in events] == [
+            *("one", None, "two", None, "three")
+        ]
+
+
+@pytest.mark.slow
+async def test_publishing_fails_when_the_hub_is_closed() -> None:
+    with small_cluster((0, 16383)) as [node]:
+        failed = list[str]()
+
+        async def publish(channel: str) -> None:
+            with pytest.raises(BrokerUnavailable, match="the hub is closed"):
+                await hub.publish("text", channel)
+            failed.append(channel)
+
+        async with trio.open_nursery() as nursery:
+            async with opened(sharded(node, publish_timeout=None)) as hub:
+                await hub.publish("text", "any")
+                node.freeze()
+                loop = hub.subscribe("subscribed")
+                for channel in ("other", "subscribed"):
+                    nursery.start_soon(publish, channel)
+                await trio.testing.wait_all_tasks_blocked()
+                loop.close()
+            with trio.fail_after(5):
+                while len(failed) < 2:
+                    await trio.sleep(0.01)
+        node.thaw()
+
+
+async def test_publishing_does_not_wait_for_a_subscription_that_has_ended(
+    node: RealRedis,
+) -> None:
+    async with opened(sharded(node)) as hub, trio.open_nursery() as nursery:
+        for number in range(3):  # with and without a connection to the node
+            channel = f"channel{number}"
+            with hub.subscribe(channel):
+                nursery.start_soon(hub.publish, "text", channel)
+                for _ in range(number):
+                    await trio.sleep(0)
+        with trio.fail_after(5):
+            while nursery.child_tasks:
+                await trio.sleep(0.01)

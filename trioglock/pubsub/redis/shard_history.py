@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 from ...errors import UsageError
@@ -87,7 +88,7 @@ def parse_page(
             found = [one for one in found if one[0] != oldest_position]
         elif is_message(position):
             is_complete = False  # the stream has been deleted
-    page = [one for one in found if server_of(one[0]) == server_of(found[0][0])]
+    page = list(takewhile(lambda one: server_of(one[0]) == server_of(found[0][0]), found))
     end = page[-1][0] if page else end
     more = len(page) < len(found) or bool(has_more)
     if page and not more:

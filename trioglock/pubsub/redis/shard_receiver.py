@@ -208,8 +208,8 @@ class ShardNode:
             self._repeat_at = now + self._receiver.timings.health_interval
         if ended:
             packed += [connection.pack("SUNSUBSCRIBE", text) for text in ended]
-            # A confirmation looks like a report that the slot has been moved. The reply to PING shows
-            # that all have been answered; errors before it are refusals.
+            # A confirmation looks like a report that the slot has been moved. The reply to PING
+            # shows that all have been answered; errors before it are refusals.
             ask("unsubscribed", None, "PING")
         while self._reads and replays:
             ask("read", *self._read(self._reads.popleft()))
@@ -327,6 +327,7 @@ class ShardNode:
             return
         if kind == "time":
             self.clock = int(reply[0]) * 1000 + int(reply[1]) // 1000
+            self._receiver.wake()  # a subscription may have ended before it was confirmed
         elif kind != "read" or subscribing is None:
             raise RedisDisconnected("Redis sent an unexpected reply")
         elif not subscribing.is_over:
@@ -444,7 +445,7 @@ class ShardReceiver:
     def close(self) -> None:
         """Make all calls of :meth:`wait_subscribed` fail."""
         self._is_closed = True
-        self._changed.unpark_all()
+        self.wake()
 
     # Subscriptions.
 
@@ -497,7 +498,9 @@ class ShardReceiver:
     def is_pending(self, channel: str) -> bool:
         """Whether subscribers in this process would miss a message published now."""
         state = self._wanted.get(channel)
-        return state is not None and not state.is_confirmed and state.error is None
+        if state is None or self._is_closed:
+            return False
+        return not state.is_confirmed and state.error is None
 
     async def wait_pending(self, channel: str) -> None:
         """Wait until no subscription to a channel is pending."""
@@ -529,6 +532,11 @@ class ShardReceiver:
             for channel in unassigned:
                 if self._is_wanted(channel):
                     self._assign(channel)
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the tasks that wait for subscriptions check them again."""
+        self._changed.unpark_all()
 
     def _is_wanted(self, channel: ShardedChannel) -> bool:
         return self._wanted.get(channel.name) is channel
@@ -563,6 +571,7 @@ class ShardReceiver:
             self._failed[node.server] = self._failure = failure
         for channel in list(node.channels):
             self.lose(channel, "the connection is lost")
+        self.wake()
 
     def forget(self, node: ShardNode) -> None:
         """Use another connection from now on."""
@@ -588,7 +597,7 @@ class ShardReceiver:
         """Called when all messages that are published from now on will arrive."""
         channel.is_confirmed, channel.lost_at, channel.error = True, None, None
         self._found(channel)
-        self._changed.unpark_all()
+        self.wake()
 
     def _found(self, channel: ShardedChannel) -> None:
         self._lost.pop(channel, None)
@@ -610,4 +619,4 @@ class ShardReceiver:
         if channel.name not in self._logged_refusals and len(self._logged_refusals) < MAX_LOGGED:
             self._logged_refusals.add(channel.name)
             _logger.warning("Redis refused to subscribe to the channel %r: %s", channel.name, error)
-        self._changed.unpark_all()
+        self.wake()

@@ -36,6 +36,7 @@ class Shards:
         self._discovery = ShardDiscovery(address)
         self._timings = timings
         self._is_stale = True
+        self._has_ended = False
         self._stale = trio.lowlevel.ParkingLot()
         self._looked_up = trio.lowlevel.ParkingLot()
 
@@ -50,10 +51,18 @@ class Shards:
 
     async def wait_looked_up(self) -> None:
         """Wait for the end of the next attempt to look the masters up, successful or not."""
-        await self._looked_up.park()
+        if not self._has_ended:
+            await self._looked_up.park()
 
     async def run(self) -> NoReturn:
         """Look the masters up until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self._has_ended = True
+            self._looked_up.unpark_all()
+
+    async def _run(self) -> NoReturn:
         backoff = self._timings.backoff
         delays, checked_at = backoff.delays(), trio.current_time()
         while True:
@@ -105,8 +114,7 @@ class NodePipeline(CommandPipeline):
     async def wait_up(self) -> None:
         while not self._is_up:
             if self._has_ended:
-                assert self.failure is not None
-                raise self.failure
+                raise self.failure or RedisDisconnected("the connection to Redis broke")
             await self._up.park()
 
 
