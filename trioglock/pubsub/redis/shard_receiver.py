@@ -195,17 +195,7 @@ class ShardNode:
             self._due.append((kind, subscribing, name))
 
         keys, replays = self._keys, MAX_REPLAYS
-        ended = set[bytes]()
-        for name in list(self._removed):
-            self._removed.pop(name, None)
-            for text in (keys.plain(name).encode(), keys.stream(name).encode()):
-                if self._names.pop(text, None) is not None:
-                    ended.add(text)
-        self._unsubscribing |= ended
-        if (now := trio.current_time()) >= self._repeat_at:
-            # Redis 8.0 refuses SUNSUBSCRIBE, but not SSUBSCRIBE, while the cluster is down.
-            ended = self._unsubscribing
-            self._repeat_at = now + self._receiver.timings.health_interval
+        ended = self._take_ended()
         if ended:
             packed += [connection.pack("SUNSUBSCRIBE", text) for text in ended]
             # A confirmation looks like a report that the slot has been moved. The reply to PING
@@ -228,6 +218,21 @@ class ShardNode:
                 ask("read", *self._read(subscribing))
         ask("time", None, "TIME")
         return b"".join(packed)
+
+    def _take_ended(self) -> set[bytes]:
+        """Return the names to unsubscribe from now."""
+        ended = set[bytes]()
+        for name in list(self._removed):
+            self._removed.pop(name, None)
+            for text in (self._keys.plain(name).encode(), self._keys.stream(name).encode()):
+                if self._names.pop(text, None) is not None:
+                    ended.add(text)
+        self._unsubscribing |= ended
+        if (now := trio.current_time()) < self._repeat_at:
+            return ended
+        # Redis 8.0 refuses SUNSUBSCRIBE, but not SSUBSCRIBE, while the cluster is down.
+        self._repeat_at = now + self._receiver.timings.health_interval
+        return self._unsubscribing
 
     def _read(self, subscribing: Subscribing) -> tuple[Any, ...]:
         channel = subscribing.channel
