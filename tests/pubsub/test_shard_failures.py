@@ -115,6 +115,7 @@ async def test_a_channel_that_is_no_longer_permitted(node: RealRedis, history: i
         assert isinstance(await loops["news"].__anext__(), Gap)
         with pytest.raises(BrokerError, match="NOPERM"):
             await loops["news"].ready()
+        await loops["other"].ready()
         node.send_plainly("ACL SETUSER default allchannels", "CLIENT KILL TYPE pubsub")
         for name, loop in loops.items():
             while True:
@@ -167,6 +168,24 @@ async def test_missed_messages_are_read_in_small_pages(node: RealRedis) -> None:
         gap, *messages = await read(loop, 41)
         assert isinstance(gap, Gap)  # they are not from this package
         assert messages == texts
+
+
+@pytest.mark.slow
+async def test_missed_messages_of_many_channels(node: RealRedis) -> None:
+    async with opened(sharded(node, history=10)) as hub:
+        loops = [hub.subscribe(f"news{number}", gaps=True) for number in range(16)]
+        for loop in loops:
+            await loop.ready()
+        text = "x" * 50_000
+        node.send_plainly(  # blocks this process
+            "CONFIG SET client-output-buffer-limit 'pubsub 500kb 500kb 1'",
+            "CLIENT KILL TYPE pubsub",
+            *(f"XADD {{trioglock/news{number}}} * data {text}" for number in range(16)),
+        )
+        for loop in loops:
+            gap, message = await read(loop, 2)
+            assert isinstance(gap, Gap)
+            assert message == text
 
 
 @pytest.mark.slow

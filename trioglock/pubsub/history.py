@@ -137,12 +137,16 @@ def size_of(events: Iterable[Event]) -> int:
 
 
 class PageSize:
-    """The number of messages to read at a time, so that they have about ``PAGE_BYTES`` bytes."""
+    """The number of messages to read at a time, so that they have about ``PAGE_BYTES`` bytes.
+
+    Args:
+        count: the number to begin with.
+    """
 
     __slots__ = ("count",)
 
-    def __init__(self) -> None:
-        self.count: int = 16
+    def __init__(self, count: int = 16) -> None:
+        self.count: int = count
 
     def adapt(self, messages: Iterable[Message]) -> None:
         """Choose the next count from the size of the messages just read."""

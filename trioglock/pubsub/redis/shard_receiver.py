@@ -122,6 +122,9 @@ class ShardNode:
         self._added: dict[ShardedChannel, Subscribing] = {}
         self._removed: dict[str, None] = {}
         self._reads: deque[Subscribing] = deque()
+        # A new connection begins with one: the previous one may have been closed because of more.
+        self._replays = PageSize(1)
+        self._replayed: list[Message] = []  # in the current batch
         # The commands whose replies are due: what they are, and the subscription or the name.
         self._due: deque[tuple[str, Subscribing | None, bytes]] = deque()
         self._unsubscribing = set[bytes]()  # until Redis has confirmed it
@@ -194,7 +197,7 @@ class ShardNode:
             packed.append(connection.pack(*command))
             self._due.append((kind, subscribing, name))
 
-        keys, replays = self._keys, MAX_REPLAYS
+        keys, replays = self._keys, min(self._replays.count, MAX_REPLAYS)
         ended = self._take_ended()
         if ended:
             packed += [connection.pack("SUNSUBSCRIBE", text) for text in ended]
@@ -332,6 +335,8 @@ class ShardNode:
             return
         if kind == "time":
             self.clock = int(reply[0]) * 1000 + int(reply[1]) // 1000
+            self._replays.adapt(self._replayed)
+            self._replayed.clear()
             self._receiver.wake()  # a subscription may have ended before it was confirmed
         elif kind != "read" or subscribing is None:
             raise RedisDisconnected("Redis sent an unexpected reply")
@@ -350,6 +355,7 @@ class ShardNode:
         if not missed.complete:
             yield self._gap(subscribing, parse_id(missed.start))
         subscribing.page.adapt(missed.messages)
+        self._replayed += missed.messages
         for message in missed.messages:
             assert message.id is not None
             channel.position = parse_id(message.id)
