@@ -19,6 +19,7 @@ from trioglock.asgi import WebSocketApp
 from trioglock.channels import Channel, Channels
 from trioglock.frames import Data
 from trioglock.pubsub import Broker, BrokerSession, Hub, MemoryBroker
+from trioglock.pubsub.history import MemoryHistory
 from trioglock.pubsub.patterns import ChannelFilter
 from trioglock.server import serve
 
@@ -103,6 +104,27 @@ async def test_an_unreachable_broker_is_503(autojump_clock: MockClock) -> None:
         assert refused.value.headers["Retry-After"] == "5"
         assert 5 <= trio.current_time() - began < 6
         assert (hub.statistics().subscribers, broker.wanted) == (0, [])
+
+
+async def test_a_history_that_cannot_be_read_is_503(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a client that wants all messages that are kept: it tries again, and misses none."""
+
+    async def stall(self: MemoryHistory, *arguments: object) -> None:
+        await trio.sleep_forever()
+
+    hub, listener = Hub(broker=MemoryBroker(history=1)), MemoryListener()
+    async with hub, serve(hub.socket, listeners=[listener]):
+        with monkeypatch.context() as patch:
+            patch.setattr(MemoryHistory, "after", stall)
+            with pytest.raises(HandshakeRefused, match="503"):
+                async with connect(f"{URL}?after=0", stream=listener.open_stream):
+                    pass
+        assert 5 <= trio.current_time() < 6
+        assert hub.statistics().subscribers == 0
+        async with connect(f"{URL}?after=0", stream=listener.open_stream) as client:
+            assert '"subscribed"' in str(await client.receive())
 
 
 async def test_clients_are_refused_at_once_during_an_outage(autojump_clock: MockClock) -> None:

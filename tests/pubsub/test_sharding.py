@@ -106,6 +106,8 @@ async def test_ids_are_those_of_a_channel(cluster: RealCluster) -> None:
         messages = [await loop.__anext__() for _ in range(3)]
         again = hub.subscribe(first, after=messages[0].id, gaps=True)
         assert await read(again, 2) == ["1", "2"]
+        everything = hub.subscribe(first, after="0", gaps=True)
+        assert await read(everything, 2) == ["1", "2"]
         again = hub.subscribe(first, after=start, gaps=True)  # the history is too short
         gap, *rest = await read(again, 3)
         assert isinstance(gap, Gap)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from .._text import seconds_text
 from .._timer import PeerTimeout
 from ..errors import BrokerUnavailable
+from .history import EVERYTHING, MessageHistory
 from .message import Event
+from .patterns import ChannelFilter
 from .subscribers import Subscriber
 
 if TYPE_CHECKING:
@@ -41,11 +43,17 @@ class Reservation:
         self._subscriber = IgnoringSubscriber()
         hub.join(self._subscriber, channel)
 
-    async def confirm(self) -> None:
+    async def confirm(self, history: MessageHistory | None = None) -> str | None:
         """Wait until the broker has confirmed the subscription; end the reservation if this fails.
 
         While the hub is known to be disconnected from the broker, this fails immediately, so that
         clients do not wait in vain.
+
+        Args:
+            history: the history of the hub, for clients that want everything that is kept.
+
+        Returns:
+            The position before the oldest message in ``history``.
 
         Raises:
             BrokerUnavailable: the hub is disconnected from the broker, or the broker did not
@@ -53,12 +61,15 @@ class Reservation:
             BrokerError: the broker returned an error.
             UsageError: the hub is closed.
         """
-        confirmed = False
+        confirmed, oldest = False, None
         try:
             if not self._hub._open_session().is_up:  # noqa: SLF001 - a part of the package
                 raise BrokerUnavailable("the connection to the broker is interrupted")
             with PeerTimeout(CONFIRM_SECONDS):
                 await self._hub.wait_subscribed(self.channel)
+                if history is not None:
+                    channels = ChannelFilter(self.channel, literal=True)
+                    oldest = (await history.after(EVERYTHING, channels, 1)).start
                 confirmed = True
         finally:
             if not confirmed:
@@ -67,6 +78,7 @@ class Reservation:
             raise BrokerUnavailable(
                 "the broker did not confirm a subscription within " + seconds_text(CONFIRM_SECONDS)
             )
+        return oldest
 
     def release(self) -> None:
         """End the reservation. Calling it again does nothing."""

@@ -280,10 +280,8 @@ class HubSocket(Socket[ClientSubscriber | None]):
             return
         after = parse_qs(request.query, keep_blank_values=True).get("after")
         self._after = None if after is None else after[-1]
-        await self._reservation.confirm()
-        if self._after == EVERYTHING and (history := _history_of(self.hub)) is not None:
-            channels = ChannelFilter(channel, literal=True)
-            self._oldest = (await history.after(EVERYTHING, channels, 1)).start
+        history = _history_of(self.hub) if self._after == EVERYTHING else None
+        self._oldest = await self._reservation.confirm(history)
 
     def init_stream(self, info: ConnectionInfo) -> ClientSubscriber | None:
         """Start sending messages to the client; return None if it is refused.
