@@ -127,7 +127,8 @@ class ShardNode:
         self._replayed: list[Message] = []  # in the current batch
         # The commands whose replies are due: what they are, and the subscription or the name.
         self._due: deque[tuple[str, Subscribing | None, bytes]] = deque()
-        self._unsubscribing = set[bytes]()  # until the reply to PING
+        self._unsubscribing = set[bytes]()  # until Redis has confirmed it
+        self._repeat_at: float = 0.0  # unsubscribing from those that Redis has refused
         self._work = trio.lowlevel.ParkingLot()
 
     def add(self, channel: ShardedChannel) -> None:
@@ -197,15 +198,11 @@ class ShardNode:
             self._due.append((kind, subscribing, name))
 
         keys, replays = self._keys, min(self._replays.count, MAX_REPLAYS)
-        for name in list(self._removed):
-            self._removed.pop(name, None)
-            for text in (keys.plain(name).encode(), keys.stream(name).encode()):
-                self._names.pop(text, None)
-                self._unsubscribing.add(text)
-                packed.append(connection.pack("SUNSUBSCRIBE", text))
-        if self._unsubscribing:
-            # The reply to SUNSUBSCRIBE looks like a report of a slot that has been moved, unless it
-            # is an error, because the slot has been moved.
+        ended = self._take_ended()
+        if ended:
+            packed += [connection.pack("SUNSUBSCRIBE", text) for text in ended]
+            # A confirmation looks like a report that the slot has been moved. The reply to PING
+            # shows that all have been answered; errors before it are refusals.
             ask("unsubscribed", None, "PING")
         while self._reads and replays:
             ask("read", *self._read(self._reads.popleft()))
@@ -219,12 +216,26 @@ class ShardNode:
             replays -= subscribing.is_replaying
             for kind, make_name in (("plain", keys.plain), ("stream", keys.stream)):
                 text = make_name(channel.name).encode()
-                self._names[text] = subscribing, kind == "stream"
                 ask(kind, subscribing, "SSUBSCRIBE", text, name=text)
             if channel.retention is not None:
                 ask("read", *self._read(subscribing))
         ask("time", None, "TIME")
         return b"".join(packed)
+
+    def _take_ended(self) -> set[bytes]:
+        """Return the names to unsubscribe from now."""
+        ended = set[bytes]()
+        for name in list(self._removed):
+            self._removed.pop(name, None)
+            for text in (self._keys.plain(name).encode(), self._keys.stream(name).encode()):
+                if self._names.pop(text, None) is not None:
+                    ended.add(text)
+        self._unsubscribing |= ended
+        if (now := trio.current_time()) < self._repeat_at:
+            return ended
+        # Redis 8.0 refuses SUNSUBSCRIBE, but not SSUBSCRIBE, while the cluster is down.
+        self._repeat_at = now + self._receiver.timings.health_interval
+        return self._unsubscribing
 
     def _read(self, subscribing: Subscribing) -> tuple[Any, ...]:
         channel = subscribing.channel
@@ -269,11 +280,14 @@ class ShardNode:
                     kind, subscribing, expected = self._next_due()
                     if expected != name or subscribing is None:
                         raise RedisDisconnected("Redis confirmed a different subscription")
+                    self._names[expected] = subscribing, kind == "stream"
+                    self._unsubscribing.discard(expected)
                     if not subscribing.is_over:
                         yield from self._confirmed(kind, subscribing)
-                case [b"sunsubscribe", name, _]:
-                    if name in self._names and name not in self._unsubscribing:
-                        self._moved(self._names[name][0], "its slot has been moved")
+                case [b"sunsubscribe", bytes(name), _]:
+                    self._unsubscribing.discard(name)
+                    if (known := self._names.pop(name, None)) is not None:
+                        self._moved(known[0], "its slot has been moved")
 
     def _next_due(self) -> tuple[str, Subscribing | None, bytes]:
         if not self._due:
@@ -318,8 +332,8 @@ class ShardNode:
                 self._receiver.refuse(subscribing.channel, error)
             return
         if kind == "unsubscribed":
-            self._unsubscribing.clear()
-        elif kind == "time":
+            return
+        if kind == "time":
             self.clock = int(reply[0]) * 1000 + int(reply[1]) // 1000
             self._replays.adapt(self._replayed)
             self._replayed.clear()
