@@ -78,9 +78,7 @@ Examples:
   trioglock serve echo
 """
 
-SHARDED_PAGE = (
-    "the page shows all channels, which no client of a sharded hub receives: leave out --page"
-)
+SHARDED_PAGE = "the page shows all channels, but a sharded hub has no patterns: leave out --page"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -97,7 +97,7 @@ def check_sharded_channel(channel: str) -> str:
             "broker without sharded=True"
         )
     if "{" in channel or "}" in channel:
-        raise InvalidOption(f"with sharded=True, a channel contains no braces, unlike {channel!r}")
+        raise InvalidOption(f"with sharded=True, a channel must not contain braces: {channel!r}")
     return channel
 
 
