@@ -48,7 +48,7 @@ async def test_plain_lines() -> None:
             r"echo server at ws://127\.0\.0\.1:\d+/",
             r"\[#\.{19}\] 10 of 200, [\d,]+/s",
             r"\[#{10}\.{10}\] 100 of 200, [\d,]+/s",
-            r"Count\(sent=100, received=100\); now the connection is cut",
+            r"Count\(sent=100, received=100\); cutting the connection",
             *OUTAGE,
             r"\[#{20}\] 200 of 200, [\d,]+/s",
             r"final state: Count\(sent=200, received=200\)",

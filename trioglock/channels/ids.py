@@ -26,7 +26,7 @@ _logger = logging.getLogger("trioglock.channels")
 DISCONNECT = "disconnect"
 
 CLOSES_PER_SECOND = 200
-"""How many clients with an id are closed after an interruption of the connection to the broker."""
+"""Rate at which clients with an id are closed after the connection to the broker is interrupted."""
 
 
 def id_channel(id: str) -> str:  # noqa: A002 - the term of Phoenix
@@ -63,7 +63,7 @@ class IdIndex:
             subscriber = IdSubscriber(id, self)
             self._hub.join(subscriber, id_channel(id))
             if not self._subscribers:
-                self._next_close = -math.inf  # perhaps of another run, with a clock of its own
+                self._next_close = -math.inf  # it may be from another run, with another clock
             self._subscribers[id] = subscriber
         subscriber.sockets[socket] = None
 
@@ -87,15 +87,14 @@ class IdIndex:
 
         Args:
             sockets: the connections.
-            gap: why they are closed. With ``sharded=True``, each id has a gap of its own.
+            gap: why they are closed. With ``sharded=True``, each id has its own gap.
         """
         now = trio.current_time()
         if now > self._next_close:
             self._next_close = now
             _logger.warning(
-                "the clients with an id will be closed with 1001, because calls of disconnect() "
-                "of the last %.1f seconds may be missing: the connection to the broker was "
-                "interrupted",
+                "the connection to the broker was interrupted, so calls of disconnect() in the "
+                "last %.1f seconds may be missing: closing all clients that have an id with 1001",
                 gap.seconds,
             )
         for socket in sockets:
@@ -121,7 +120,7 @@ class IdSubscriber(Subscriber):
 
     def put(self, event: Message | Gap) -> None:
         if isinstance(event, Gap):
-            # It may have been a message to disconnect them.
+            # A missing message may have disconnected them.
             self._index.close_later(self.sockets, event)
         elif event.data == DISCONNECT and event.channel:
             for socket in list(self.sockets):

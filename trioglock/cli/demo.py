@@ -1,4 +1,4 @@
-"""``trioglock demo``: JSON messages through hooks, and a connection that is lost in between."""
+"""``trioglock demo``: JSON messages through hooks, over a connection that is lost halfway."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ async def _receive(conn: Connection[Count], numbers: range, display: Display) ->
 async def _send_while_cut(
     conn: Connection[Count], numbers: range, proxy: FaultProxy, display: Display
 ) -> None:
-    """Cut the connection, send more messages, and receive all of them after the reconnect."""
+    """Cut the connection, send messages, and receive all of them after the reconnect."""
     lost, refused = trio.Event(), trio.Event()
 
     def notice(event: ReconnectScheduled | Connected) -> None:
@@ -157,7 +157,7 @@ async def _send_while_cut(
         else:
             (refused if lost.is_set() else lost).set()
 
-    display.print(f"{conn.state}; now the connection is cut", "bold")
+    display.print(f"{conn.state}; cutting the connection", "bold")
     display.pause()
     with listen(notice, ReconnectScheduled, Connected), display.print_trace():
         conn.trace()

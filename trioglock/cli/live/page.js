@@ -70,7 +70,7 @@ function handle(frame) {
 }
 
 function showHello(hello) {
-  if (state.opened && !hello.resumed) addNote("Reconnected. Messages published in between are not shown.");
+  if (state.opened && !hello.resumed) addNote("Reconnected. Messages published in the meantime are not shown.");
   state.opened = true;
   state.hello = hello;
   if (hello.id) state.last = hello.id;
@@ -111,7 +111,7 @@ function addHelp(title, code) {
     copy.type = "button";
     copy.textContent = "Copy";
     copy.onclick = async () => {
-      copy.textContent = await navigator.clipboard.writeText(code).then(() => "Copied", () => "Not copied");
+      copy.textContent = await navigator.clipboard.writeText(code).then(() => "Copied", () => "Could not copy");
       setTimeout(() => { copy.textContent = "Copy"; }, 1500);
     };
     details.append(copy);
@@ -221,7 +221,7 @@ function label(channel) {
   return shown;
 }
 
-// A long message takes two lines until it is expanded.
+// A long message is limited to two lines until it is expanded.
 function expander(item) {
   const button = document.createElement("button");
   button.type = "button";

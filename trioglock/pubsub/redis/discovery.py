@@ -175,7 +175,7 @@ class ClusterDiscovery(Discovery):
         ranges = self.parse_ranges(server, reply)
         found = find_master(ranges, self.slot)
         if found is None:
-            raise NoServer(f"no node of the cluster serves the slot {self.slot}")
+            raise NoServer(f"no node of the cluster serves slot {self.slot}")
         return found
 
     def parse_ranges(self, server: RedisAddress, reply: Any) -> list[SlotRange]:

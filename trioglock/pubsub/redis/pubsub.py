@@ -371,7 +371,7 @@ class PubSubReceiver(ReconnectingConnection):
             self._has_plain = True
             _logger.warning(
                 "a message on %r has no id and is not in the history: "
-                "its publisher needs history=... too",
+                "its publisher must also pass history=...",
                 channel,
             )
 

@@ -1,4 +1,4 @@
-"""The history of sharded channels: each has a stream and ids of its own."""
+"""The history of sharded channels: each has its own stream and ids."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class ShardHistory(MessageHistory):
 
     @property
     def last(self) -> str:  # type: ignore[override]
-        """There is no such id: use :meth:`last_of`.
+        """Not available: use :meth:`last_of`.
 
         Raises:
             UsageError: always.
@@ -149,7 +149,7 @@ class ShardHistory(MessageHistory):
 
 
 def _no_position(channel: str) -> None:
-    """Before there are subscribers."""
+    """Used until the broker sets ``find_position``."""
 
 
 def _channel_of(channels: ChannelFilter) -> str:

@@ -35,8 +35,8 @@ MAX_BATCH = 500
 """Maximum number of channels in one write."""
 
 MAX_REPLAYS = 16
-"""The same for those whose missed messages are read: Redis disconnects a subscriber for whom too
-much data waits."""
+"""Maximum number of channels in one write whose missed messages are read: Redis disconnects a
+subscriber that has too much pending data."""
 
 _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ").match
 
@@ -74,9 +74,9 @@ class ShardedChannel:
         self.position: Position | None = None
         """With a history: all messages up to this one have been received."""
         self.lost_at: float | None = None
-        """The time from which on messages have not been received, after a subscription was lost."""
+        """After a subscription was lost: the time since which messages may have been missed."""
         self.has_plain: bool = False
-        """Whether messages have arrived that its history should contain."""
+        """Whether messages without an id have arrived, which its history should contain."""
 
 
 class Subscribing:
@@ -101,7 +101,7 @@ class Subscribing:
 class ShardNode:
     """The connection to one node, for the channels whose slots it serves. It does not reconnect.
 
-    Redis sends replies and messages in order, so what a replay does not contain follows it.
+    Redis sends replies and messages in order, so messages that a replay does not contain follow it.
 
     Args:
         server: the address of the node.
@@ -114,7 +114,7 @@ class ShardNode:
         self.is_up: bool = False
         self.last_alive: float = 0.0
         self.clock: int = 0
-        """The time of the node in milliseconds: all messages published before have arrived."""
+        """A time of the node, in milliseconds: all messages published earlier have arrived."""
         self._receiver = receiver
         self._keys = receiver.keys
         self._push: type = import_redis()[1].PushNotification
@@ -181,7 +181,7 @@ class ShardNode:
                         await self._work.park()
                 if not self._due:
                     if not self.channels:
-                        self._receiver.forget(self)  # channels must not be added any more
+                        self._receiver.forget(self)  # no channels may be added from now on
                         scope.cancel()
                         return
                     await connection.write(self._pack_batch(connection))
@@ -250,7 +250,7 @@ class ShardNode:
         timings = self._receiver.timings
         while True:
             replies: list[Any] | None = None
-            # A check is sent after the first of the times.
+            # _write_all() sends a check after the first of these times.
             with trio.move_on_after(timings.health_interval):
                 replies = await connection.receive()
             if replies is None:
@@ -279,7 +279,7 @@ class ShardNode:
                 case [b"ssubscribe", name, _]:
                     kind, subscribing, expected = self._next_due()
                     if expected != name or subscribing is None:
-                        raise RedisDisconnected("Redis confirmed another subscription")
+                        raise RedisDisconnected("Redis confirmed a different subscription")
                     self._names[expected] = subscribing, kind == "stream"
                     self._unsubscribing.discard(expected)
                     if not subscribing.is_over:
@@ -375,7 +375,7 @@ class ShardNode:
                 channel.has_plain = True
                 _logger.warning(
                     "a message on %r has no id and is not in the history: "
-                    "its publisher needs history=... too",
+                    "its publisher must also pass history=...",
                     channel.name,
                 )
             yield Message(channel.name, decode_data(payload))
@@ -390,7 +390,7 @@ class ShardNode:
         text = match[1].decode()
         position, previous = parse_id(text), channel.position
         if previous is not None and server_of(position) != server_of(previous):
-            # Another server has taken over, and messages were passed on by the previous one.
+            # Another server has taken over, and messages of the previous one may be missing.
             yield Gap(0.0, id_before(text), channel.name)
         channel.position = position
         yield Message(channel.name, data, text)
@@ -443,7 +443,7 @@ class ShardReceiver:
         self._failure: Exception | None = None
         self._lost: dict[ShardedChannel, None] = {}
         self._refused: dict[ShardedChannel, None] = {}
-        self._logged = set[RedisAddress]()  # nodes whose loss has been logged since all was well
+        self._logged = set[RedisAddress]()  # nodes whose loss has been logged
         self._logged_refusals = set[str]()  # channels
         self._changed = trio.lowlevel.ParkingLot()
         self._is_closed = False
@@ -546,7 +546,7 @@ class ShardReceiver:
             self.wake()
 
     def wake(self) -> None:
-        """Let the tasks that wait for subscriptions check them again."""
+        """Wake the tasks that wait for subscriptions, so that they check them again."""
         self._changed.unpark_all()
 
     def _is_wanted(self, channel: ShardedChannel) -> bool:
@@ -574,7 +574,7 @@ class ShardReceiver:
             if node.channels and node.server not in self._logged:
                 self._logged.add(node.server)
                 _logger.warning(
-                    "no connection to Redis at %s for subscribing: %s", node.server, error
+                    "no connection to Redis at %s for subscriptions: %s", node.server, error
                 )
         finally:
             self.forget(node)

@@ -21,7 +21,7 @@ _logger = logging.getLogger("trioglock.pubsub")
 
 
 class Shards:
-    """The masters of all hash slots. They are looked up again whenever one of them was wrong.
+    """The masters of all hash slots, which are looked up again whenever one turns out to be wrong.
 
     Args:
         address: some nodes of the cluster.
@@ -31,7 +31,7 @@ class Shards:
     def __init__(self, address: ClusterAddress, timings: RedisTimings) -> None:
         self.address: ClusterAddress = address
         self.failure: Exception | None = None
-        """Why the latest attempt to look them up failed."""
+        """Why the latest attempt to look the masters up failed, if it did."""
         self.is_up: bool = False
         self._discovery = ShardDiscovery(address)
         self._timings = timings
@@ -74,7 +74,7 @@ class Shards:
             await self._look_up()
             checked_at = trio.current_time()
             self._looked_up.unpark_all()
-            # Many tasks may find an answer wrong, and a failover takes a while.
+            # Many tasks may notice that an answer is wrong, and a failover takes a while.
             await trio.sleep(next(delays, backoff.maximum))
 
     async def _look_up(self) -> None:
@@ -86,7 +86,7 @@ class Shards:
             self.failure, self.is_up, self._is_stale = error, False, True
         else:
             if self.failure is not None and self.is_up is False:
-                _logger.warning("%s can be reached again", self.address)
+                _logger.warning("%s is reachable again", self.address)
             self.failure, self.is_up = None, True
             # The next answer comes from another node, because this one may be wrong.
             self._discovery.distrust()
@@ -147,7 +147,7 @@ class ShardCommands(CommandSender):
         server = self.server_of(slot)
         try:
             if server is None:
-                raise RedisDisconnected(f"no node of the cluster serves the slot {slot}")
+                raise RedisDisconnected(f"no node of the cluster serves slot {slot}")
             return await self._node(server).request_once(commands, waits_for_partner)
         except RedisDisconnected:
             self._shards.mark_stale()
