@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -163,9 +164,19 @@ class RealRedis:
         """Send a command and return the reply, without parsing it."""
         with socket.create_connection(("127.0.0.1", self.port), SECONDS) as plain:
             plain.sendall(f"{command}\r\n".encode())
-            plain.shutdown(socket.SHUT_WR)
             with plain.makefile("rb") as replies:
-                return replies.read().decode()
+                return read_reply(replies).decode()
+
+
+def read_reply(replies: BinaryIO) -> bytes:
+    """Read one reply. Redis would not complete a long one after the end of its input."""
+    line = replies.readline()
+    kind, size = line[:1], line[1:]
+    if kind == b"$" and int(size) >= 0:
+        return line + replies.read(int(size) + 2)
+    if kind == b"*":
+        return line + b"".join(read_reply(replies) for _ in range(int(size)))
+    return line
 
 
 @contextmanager

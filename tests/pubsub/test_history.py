@@ -15,6 +15,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.pubsub.address import address_of
 from tests.pubsub.helpers import SECONDS, joined, opened, read, served
 from tests.pubsub.redis_server import RealRedis, real_redis
 from trioglock import BrokerError, Connection, InvalidOption, connect
@@ -756,3 +757,29 @@ async def test_each_name_has_a_history_of_its_own(autojump_clock: MockClock) -> 
         await a.publish("a")
         kept = [await hub.history.latest(ChannelFilter("*"), 10) for hub in (a, b)]
         assert [len(messages) for messages in kept] == [1, 0]
+
+
+@pytest.mark.redis
+async def test_a_gap_does_not_precede_messages_that_are_read_later(redis: RealRedis) -> None:
+    """A slow loop receives a gap of an outage: it may resume after any id and misses nothing."""
+    async with address_of(redis) as address:
+        async with opened(address.broker(history=100), max_queue=3, overflow="resume") as hub:
+            slow, other = hub.subscribe("x", gaps=True), hub.subscribe("x")
+            await slow.ready()
+            redis.publish_plainly("trioglock/x", b"has no id")
+            await read(other, 1)
+            for number in range(5):
+                await hub.publish(f"{number}", channel="x")
+            await read(other, 5)
+            address.cut()
+            while hub.statistics().broker_up:
+                await trio.sleep(0.001)
+            address.release()
+            while not hub.statistics().broker_up:
+                await trio.sleep(0.001)
+            await hub.publish("5", channel="x")
+            await read(other, 1)
+            events = [await slow.__anext__() for _ in range(8)]
+        found = [event.data for event in events if isinstance(event, Message)]
+        assert found == ["has no id", *"012345"]
+        assert [event.id for event in events if isinstance(event, Gap)] == [None]

@@ -107,6 +107,9 @@ class QueuedSubscriber(Subscriber):
     def enqueue(self, event: Event) -> bool:
         """Add an event to the queue; return False if the subscriber must be closed instead."""
         queue = self.queue
+        if self._behind is not None and isinstance(event, Gap):
+            # A subscriber that resumed after its id would skip the messages not read yet.
+            event = replace(event, id=None)
         can_resume = queue.overflow == "resume" and self._history is not None
         if can_resume and queue.full and isinstance(event, Message) and event.id is not None:
             self._behind = id_before(event.id)
