@@ -76,7 +76,7 @@ class Backoff:
         jitter: ``"full"`` draws each delay between 0 and its full length, so that many clients
             do not reconnect at the same time; ``"none"`` uses the full length.
         max_attempts: number of consecutive attempts without a stable connection; None for no
-            limit.
+            limit. When a stable connection is lost, that connection is the first of them.
         stable_after: seconds that a connection must last to reset the delay and the number of
             attempts. A server that accepts connections and closes them immediately cannot cause a
             storm of attempts.

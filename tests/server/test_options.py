@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from tests.server.helpers import Echo
 from trioglock import Connection, InvalidOption, MemoryListener, Socket, serve
+from trioglock.transports import open_unix
 
 
 class Needy(Socket[None]):
@@ -128,3 +132,15 @@ def test_bad_listeners_are_refused_immediately(listeners: Any, words: str) -> No
     """They must be trio listeners."""
     with pytest.raises(InvalidOption, match=words):
         serve(Echo, listeners=listeners)
+
+
+async def test_a_listener_cannot_be_served_twice(tmp_path: Path) -> None:
+    """The first server has closed it; the second would wait for clients that cannot connect."""
+    listeners: list[Any] = [MemoryListener(), *await trio.open_tcp_listeners(0, host="127.0.0.1")]
+    if hasattr(socket, "AF_UNIX"):
+        listeners.append(await open_unix(tmp_path / "echo.sock"))
+    async with serve(Echo, listeners=listeners):
+        pass
+    for listener in listeners:
+        with pytest.raises(InvalidOption, match=f"{type(listener).__name__} is closed: .* new one"):
+            serve(Echo, listeners=[listener])

@@ -13,6 +13,7 @@ import trio
 from ..errors import InvalidOption
 from ..options import check_whole
 from ..transports import open_tcp, open_unix
+from ..transports.listeners import is_closed
 
 __all__ = ["BindOptions", "OpenListeners", "plan_listeners"]
 
@@ -87,6 +88,11 @@ def _check_listeners(
     for listener in checked:
         if not isinstance(listener, trio.abc.Listener):
             raise InvalidOption(f"a listener must be a trio.abc.Listener, not {listener!r}")
+        if is_closed(listener):
+            raise InvalidOption(
+                f"{type(listener).__name__} is closed: a server closes its listeners when it ends, "
+                "so pass a new one to each serve()"
+            )
     if not checked:
         raise InvalidOption("listeners must not be empty")
     return checked

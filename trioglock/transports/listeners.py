@@ -173,11 +173,13 @@ def _listen(bound: socket.socket, backlog: int | None) -> trio.SocketListener:
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
     """Listens within this process, for tests of servers under trio's ``MockClock``.
 
-    Clients connect with ``connect("ws://memory.test/", stream=listener.open_stream)``.
+    Clients connect with ``connect("ws://memory.test/", stream=listener.open_stream)``. A server
+    closes its listeners when it ends, so each :func:`~trioglock.serve` needs a new one.
     """
 
     def __init__(self) -> None:
         self._opened, self._accepted = trio.open_memory_channel[trio.abc.Stream](math.inf)
+        self._closed = False
 
     async def open_stream(self) -> trio.abc.Stream:
         """Open a stream, for ``connect(..., stream=listener.open_stream)``.
@@ -201,6 +203,7 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
 
     async def aclose(self) -> None:
         """Stop listening and close the streams waiting to be accepted, even when cancelled."""
+        self._closed = True
         with (
             trio.CancelScope(shield=True),
             suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError),
@@ -209,6 +212,19 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
                 await trio.aclose_forcefully(self._accepted.receive_nowait())
         self._accepted.close()
         await trio.lowlevel.checkpoint()
+
+
+def is_closed(listener: trio.abc.Listener[Any]) -> bool:
+    """Whether a listener is known to be closed.
+
+    Args:
+        listener: any listener; unknown kinds count as open.
+    """
+    if isinstance(listener, UnixListener):
+        listener = listener.listener
+    if isinstance(listener, trio.SocketListener):
+        return listener.socket.fileno() == -1
+    return isinstance(listener, MemoryListener) and listener._closed  # noqa: SLF001
 
 
 async def accept_ready(
