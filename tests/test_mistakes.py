@@ -19,7 +19,9 @@ from tests.transports.servers import authority, client_context, server_context
 from trioglock import (
     Backoff,
     Connection,
+    InvalidOption,
     NativeTransport,
+    Reconnect,
     Reply,
     Socket,
     connect,
@@ -29,6 +31,7 @@ from trioglock import (
     supervise,
 )
 from trioglock.asgi import WebSocketApp
+from trioglock.channels import Channels
 from trioglock.codecs import JSON
 from trioglock.protocols import gossip, phoenix
 from trioglock.pubsub import Hub, MemoryBroker
@@ -113,12 +116,124 @@ for function, partial in FUNCTIONS.items():
             functools.partial(partial, **{option: 1}),
         )
 
+# Functions that are called rather than passed, and what they return.
+
+
+async def fetch() -> Any:
+    """Fetch headers, for example."""
+
+
+NOT_PASSED = ": pass the function fetch without calling it"
+PAIRS = "a dict or a list of pairs"
+SOURCES: list[tuple[str, Any, str, str]] = [
+    ("url", connect, "a str", ""),
+    ("additional_headers", functools.partial(connect, URL), PAIRS, "; return {} for none"),
+    ("url", phoenix.connect, "a str", ""),
+    ("params", functools.partial(phoenix.connect, URL), "a mapping", "; return {} for none"),
+    ("auth_token", functools.partial(phoenix.connect, URL), "a non-empty str", ""),
+]
+
+
+async def enter_block(opening: Callable[[], Any]) -> None:
+    async with opening():
+        pass
+
+
+def call_source(call: Any, option: str) -> Callable[[], object]:
+    return lambda: call(**{option: fetch()})
+
+
+def return_from_source(call: Any, option: str, value: object) -> Code:
+    async def enter() -> None:
+        async with (
+            MockServer(memory=True) as server,
+            call(**{option: lambda: value}, stream=server.open_stream, reconnect=False),
+        ):
+            pass
+
+    return enter
+
+
+for option, call, allowed, none in SOURCES:
+    name = f"{option} of {getattr(call, 'func', call).__module__}"
+    text = (
+        f"{option} must be {allowed}, or a function that returns one, not a coroutine{NOT_PASSED}"
+    )
+    calls(f"{name}: called", text, call_source(call, option))
+    wrong = f"the function passed as {option} must return {allowed}, not"
+    MISTAKES[f"{name}: None"] = return_from_source(call, option, None), f"{wrong} None{none}"
+    MISTAKES[f"{name}: int"] = return_from_source(call, option, 5), f"{wrong} int"
+MISTAKES["additional_headers: str"] = (
+    return_from_source(functools.partial(connect, URL), "additional_headers", "Bearer x"),
+    f"the function passed as additional_headers must return {PAIRS}, not str",
+)
+
+
+async def no_stream() -> None:
+    """Return nothing."""
+
+
+STREAMS = "the function passed as stream must be async and return a trio stream"
+NO_STREAMS: list[tuple[Any, str]] = [
+    (no_stream, ", not None"),
+    (lambda: None, ": it is not async"),
+]
+for made, why in NO_STREAMS:
+    MISTAKES[f"stream{why}"] = (
+        functools.partial(enter_block, functools.partial(connect, URL, stream=made)),
+        f"{STREAMS}{why}",
+    )
+
+FUNCTIONS_ONLY: list[tuple[str, Callable[[Any], object]]] = [
+    ("stream must be a trio stream or a function", lambda it: connect(URL, stream=it)),
+    ("retryable must be a function", lambda it: Backoff(retryable=it)),
+    ("process_request must be a function", lambda it: serve(handler, process_request=it)),
+    ("select_subprotocol must be a function", lambda it: serve(handler, select_subprotocol=it)),
+    (
+        "target must be a Socket class or an async handler",
+        lambda it: serve(it, "127.0.0.1", 0),
+    ),
+    ("connect must be a function", lambda it: Channels({}, hub=Hub(), connect=it)),
+]
+
+
+def check_called(create: Callable[[Any], object]) -> None:
+    try:
+        create(fetch())
+    except InvalidOption as error:
+        raise InvalidOption(re.sub(r" at 0x\w+", "", str(error))) from None
+
+
+for text, create in FUNCTIONS_ONLY:
+    calls(
+        f"{text}: called",
+        f"{text}, not <coroutine object fetch>{NOT_PASSED}",
+        functools.partial(check_called, create),
+    )
+
+calls(
+    "headers of Reconnect",
+    "additional_headers: headers must be a dict or a list of pairs, not function",
+    lambda: Reconnect(additional_headers=fetch),  # type: ignore[arg-type]
+)
+
+BROKERS = "use the option of the broker, as in Hub(broker=MemoryBroker(history=5))"
+for option in ("history", "history_seconds"):
+    for function, one in (("Hub", Hub), ("serve", functools.partial(serve, handler))):
+        calls(
+            f"{function}({option}=)",
+            f"{function}() got an unexpected option '{option}'; {BROKERS}",
+            functools.partial(one, **{option: 5}),  # type: ignore[arg-type]
+        )
+
 MORE_OPTIONS: list[tuple[str, Any, str, str]] = [
     ("serve", functools.partial(serve, handler), "max_clients", "max_connections"),
     ("serve", functools.partial(serve, handler), "ssl", "ssl_context"),
     ("serve", functools.partial(serve, handler), "sock", "listeners"),
     ("serve_forever", functools.partial(serve_forever, handler), "cors", "origins"),
     ("WebSocketApp", functools.partial(WebSocketApp, handler), "max_queues", "max_queue"),
+    ("Hub", Hub, "redis", "broker"),
+    ("Hub", Hub, "max_queued_bytes", "max_queue_bytes"),
     ("supervise", supervise, "max_restart", "max_restarts"),
     ("supervise", supervise, "period", "within"),
     ("phoenix.connect", functools.partial(phoenix.connect, URL), "parms", "params"),
@@ -395,6 +510,18 @@ async def max_size() -> None:
     ):
         await server.send("more than ten")
         await conn.receive()
+
+
+@says(
+    "the server refused to join 'room:crash': {'reason': 'join crashed'}; "
+    "the server failed: see its log"
+)
+async def crashed_join() -> None:
+    async with (
+        MockPhoenixServer(memory=True) as server,
+        phoenix.connect(server.url, stream=server.open_stream) as socket,
+    ):
+        await socket.join("room:crash")
 
 
 @says(

@@ -23,6 +23,7 @@ from .errors import ConnectError, InvalidOption, UsageError
 __all__ = [
     "METHODS",
     "OtherName",
+    "called_hint",
     "checks_keywords",
     "describe_value",
     "hide_frames",
@@ -73,6 +74,9 @@ _OPTIONS = _invert({
     "stream": "sock path unix create_connection",
     "origins": "origin allowed_origins cors",
     "max_connections": "max_clients",
+    "broker": "redis",
+    "the option of the broker, as in Hub(broker=MemoryBroker(history=5))": "history "
+    "history_seconds",
     "logging.getLogger('trioglock')": "logger log",
     "trio.run(main)": "loop",
 })  # fmt: skip
@@ -199,6 +203,14 @@ def describe_value(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}: write {value.__name__}()"
     return repr(value)
+
+
+def called_hint(value: object) -> str:
+    """Return a hint if an async function was called, although it had to be passed; "" if not."""
+    if not inspect.iscoroutine(value):
+        return ""
+    value.close()  # otherwise Python warns that it was never awaited
+    return f": pass the function {value.__name__} without calling it"
 
 
 def require_trio(call: str) -> None:

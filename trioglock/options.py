@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, cast, get_args, 
 
 import trio
 
-from ._hints import describe_value
+from ._hints import called_hint, describe_value
 from ._redact import redact_repr, redact_subprotocols
 from ._text import as_text
 from ._version import __version__
@@ -164,7 +164,10 @@ class DialOptions:
         if self.stream is not None and not (
             isinstance(self.stream, trio.abc.Stream) or callable(self.stream)
         ):
-            raise InvalidOption(f"stream must be a trio stream or a function, not {self.stream!r}")
+            hint = called_hint(self.stream)
+            raise InvalidOption(
+                f"stream must be a trio stream or a function, not {self.stream!r}{hint}"
+            )
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_size", self.max_size, least=1)
         check_whole("max_redirects", self.max_redirects, least=0, none=False)
@@ -483,6 +486,10 @@ _RESERVED_HEADERS = frozenset({"connection", "upgrade"})
 
 def check_headers(name: str, headers: HeadersLike | None) -> Headers:
     """Check the headers given for the option called ``name``."""
+    if not isinstance(headers, Iterable | None):
+        raise InvalidOption(
+            f"{name}: headers must be a dict or a list of pairs, not {type(headers).__name__}"
+        )
     try:
         checked = Headers(() if headers is None else headers)
     except (TypeError, ValueError) as error:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ._hints import called_hint
 from .disconnect import (
     ConnectionLost,
     Disconnect,
@@ -105,7 +106,8 @@ class Backoff:
         check_whole("max_attempts", self.max_attempts, least=1)
         check_choice("jitter", self.jitter, ("full", "none"))
         if not callable(self.retryable):
-            raise InvalidOption(f"retryable must be a function, not {self.retryable!r}")
+            hint = called_hint(self.retryable)
+            raise InvalidOption(f"retryable must be a function, not {self.retryable!r}{hint}")
 
     def delays(self, rng: random.Random | None = None) -> Iterator[float]:
         """Generate the seconds to wait before the second attempt, the third, and so on.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
 
-from .._hints import describe_value
+from .._hints import called_hint, describe_value
 from ..errors import InvalidOption, UsageError
 from ..frames import Data
 from ..options import Rate, check_rate, check_whole
@@ -95,7 +95,8 @@ class Channels:
             raise InvalidOption(f"hub must be a Hub, not {describe_value(hub)}")
         for name, function in (("connect", connect), ("id", id), ("refresh", refresh)):
             if not (function is None or callable(function)):
-                raise InvalidOption(f"{name} must be a function, not {describe_value(function)}")
+                text = f"{describe_value(function)}{called_hint(function)}"
+                raise InvalidOption(f"{name} must be a function, not {text}")
         if inspect.iscoroutinefunction(id):
             raise InvalidOption("id must be a plain function: it is not awaited")
         check_whole("max_topics", max_topics, least=1, none=False)

@@ -41,7 +41,8 @@ from ..options import (
 from ..retry import Backoff
 from ..telemetry import EventEmitter
 from ..transports import NativeTransport, Transport, check_proxy, check_url
-from .dialer import Dialer, HeadersSource, URLSource
+from .dialer import HEADERS, Dialer, HeadersSource, URLSource
+from .sources import check_not_called
 
 __all__ = ["ConnectOptions", "connect"]
 
@@ -125,6 +126,7 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         if not callable(self.additional_headers):
+            check_not_called("additional_headers", self.additional_headers, HEADERS)
             check_headers("additional_headers", self.additional_headers)
         if not isinstance(self.reconnect, bool | Backoff):
             raise InvalidOption(
@@ -194,6 +196,7 @@ def connect(
         BadHookResult, Exception: raised by a hook or a background task; on leaving the block, or on
             entering it if ``init_stream`` or the first ``handle_connect`` fails.
     """
+    check_not_called("url", url, "a str")
     given: dict[str, Any] = {**options}
     client = take_options(ClientOptions, given)
     flow = take_options(FlowOptions, given)

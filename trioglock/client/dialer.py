@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import trio
 
@@ -18,16 +17,17 @@ from ..hooks import Reconnect, Stop
 from ..options import DialOptions, aim, check_headers
 from ..retry import Backoff, retry_after
 from ..transports import Link, Transport, check_url
+from .sources import resolve
 
-__all__ = ["Dialer", "HeadersSource", "URLSource"]
-
-T = TypeVar("T")
+__all__ = ["HEADERS", "Dialer", "HeadersSource", "URLSource"]
 
 HOOKS_ONLY = Backoff(max_attempts=None)
 """The delays if ``handle_disconnect`` returns Reconnect and there is no policy."""
 
 MAX_FAILURES = 1000
 """Maximum number of reasons in ReconnectFailed."""
+
+HEADERS = "a dict or a list of pairs"
 
 URLSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 """A URL, or a function, plain or async, called before every attempt."""
@@ -79,8 +79,11 @@ class Dialer:
     async def open(self, nursery: trio.Nursery) -> Link:
         timeout = self._options.open_timeout
         with PeerTimeout(timeout):
-            url = await _resolve(self._url)
-            headers = check_headers("additional_headers", await _resolve(self._headers))
+            url = await resolve("url", self._url, str, "a str")
+            headers = check_headers(
+                "additional_headers",
+                await resolve("additional_headers", self._headers, Iterable, HEADERS),
+            )
             options = aim(self._options, url, headers)
             if url is not self._checked_url:
                 check_url(options)
@@ -152,10 +155,3 @@ class Dialer:
         if changed:
             self._options = replace(self._options, **changed)
             self._checked_url = ""  # the context may not fit the URL
-
-
-async def _resolve(source: T | Callable[[], T | Awaitable[T]]) -> T:
-    if not callable(source):
-        return source
-    value = source()
-    return await value if inspect.isawaitable(value) else value

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import trio
 
-from .._hints import describe_value, require_trio
+from .._hints import checks_keywords, describe_value, require_trio
 from .._scope import open_scope
 from ..connection.fanout import Fanout
 from ..errors import InvalidOption, UsageError
@@ -122,6 +122,7 @@ class Hub:
         InvalidOption: an argument has the wrong type or value.
     """
 
+    @checks_keywords("Hub")
     def __init__(
         self,
         name: str = "trioglock",

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import trio
 
+from .._hints import called_hint
 from .._redact import redact_line
 from ..errors import BadHookResult, InvalidOption
 from ..http import Request, Response
@@ -83,7 +84,10 @@ class HandshakeOptions:
     def __post_init__(self) -> None:
         check_ssl_context(self.ssl_context)
         if not (self.process_request is None or callable(self.process_request)):
-            raise InvalidOption(f"process_request must be a function, not {self.process_request!r}")
+            hint = called_hint(self.process_request)
+            raise InvalidOption(
+                f"process_request must be a function, not {self.process_request!r}{hint}"
+            )
         check_seconds("open_timeout", self.open_timeout)
         check_whole("max_header_size", self.max_header_size, least=256, none=False)
         for name in (

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import quote
 
-from .._hints import describe_value
+from .._hints import called_hint, describe_value
 from .._redact import label
 from ..connection import Connection
 from ..errors import InvalidOption
@@ -198,6 +198,7 @@ def check_target(target: ServeTarget, flow: FlowOptions) -> None:
     if not callable(target) or (isinstance(target, type) and not issubclass(target, Socket)):
         # A Hub, for example, has a target as an attribute.
         hint = "; pass its socket, as in hub.socket" if hasattr(target, "socket") else ""
+        hint = hint or called_hint(target)
         raise InvalidOption(
             f"target must be a Socket class or an async handler, not {target!r}{hint}"
         )

@@ -5,6 +5,7 @@ Proxies: HTTP (RFC 9110, section 9.3.6) and SOCKS (RFC 1928). Every failure has 
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import socket
@@ -64,11 +65,18 @@ async def _open_given(source: StreamSource) -> trio.abc.Stream:
     if isinstance(source, trio.abc.Stream):
         return source
     try:
-        return await source()
+        opening = source()
+        stream = await opening if inspect.isawaitable(opening) else None
     except ConnectError:
         raise
     except OSError as error:
         raise ConnectFailed(f"the stream cannot be opened: {error}") from error
+    if stream is None:
+        raise InvalidOption(
+            "the function passed as stream must be async and return a trio stream"
+            f"{', not None' if inspect.isawaitable(opening) else ': it is not async'}"
+        )
+    return stream
 
 
 @asynccontextmanager

@@ -31,6 +31,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import ExtensionHeader, Origin, Subprotocol
 from websockets.utils import accept_key
 
+from .._hints import called_hint
 from .._redact import redact_query, redact_subprotocols
 from .._text import as_text
 from ..errors import BadHookResult, InvalidOption
@@ -93,8 +94,9 @@ class UpgradeOptions:
             object.__setattr__(self, "origins", _check_origins(self.origins))
         object.__setattr__(self, "subprotocols", check_subprotocols(self.subprotocols))
         if not (self.select_subprotocol is None or callable(self.select_subprotocol)):
+            hint = called_hint(self.select_subprotocol)
             raise InvalidOption(
-                f"select_subprotocol must be a function, not {self.select_subprotocol!r}"
+                f"select_subprotocol must be a function, not {self.select_subprotocol!r}{hint}"
             )
         if inspect.iscoroutinefunction(self.select_subprotocol):
             raise InvalidOption("select_subprotocol must be a plain function: it is not awaited")

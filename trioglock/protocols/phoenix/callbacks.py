@@ -14,13 +14,14 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 import trio
 
 from ..._redact import HIDDEN, redact_url
+from ...client.sources import Source, check_not_called
 from ...disconnect import Disconnect
 from ...errors import UsageError
 from ...hooks import MaybeAwaitable as Maybe
 from ...hooks import Stop
 from ...options import check_seconds
 from .channel import copy_payload
-from .connect import Params, Source
+from .connect import PARAMS, Params
 from .errors import BufferFull, NotJoined
 from .hooks import PhoenixHooks
 from .message import JOIN, LEAVE, PushReply, check_event, check_topic
@@ -44,7 +45,8 @@ class Connect:
         delay: seconds to wait before the attempt.
 
     Raises:
-        InvalidOption: ``delay`` is not a number of seconds.
+        InvalidOption: ``delay`` is not a number of seconds, or a function was called rather than
+            passed.
     """
 
     url: Source[str] | None = None
@@ -57,6 +59,8 @@ class Connect:
         return f"Connect(url={url}, params={_hide(self.params)}, delay={self.delay!r})"
 
     def __post_init__(self) -> None:
+        check_not_called("url", self.url, "a str")
+        check_not_called("params", self.params, PARAMS)
         if self.delay != 0:
             check_seconds("delay", self.delay, none=False)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import base64
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any, TypeAlias, TypeVar, Unpack
+from typing import Any, TypeAlias, Unpack
 from urllib.parse import quote, unquote, urlencode
 
 import trio
@@ -17,6 +16,7 @@ from ..._hints import checks_keywords, describe_value
 from ..._scope import scope_function
 from ..._text import as_text
 from ...client import ConnectOptions
+from ...client.sources import Source, check_not_called, resolve
 from ...connection import Connection
 from ...errors import InvalidOption
 from ...frames import Data
@@ -31,20 +31,15 @@ from .serializer import Serializer, V2Serializer
 from .socket import PhoenixSocket
 
 __all__ = [
+    "PARAMS",
     "RECONNECT",
     "EndpointTransport",
     "Params",
-    "Source",
     "check_serializer",
     "check_timeout",
     "connect",
     "open_connection",
 ]
-
-T = TypeVar("T")
-
-Source: TypeAlias = T | Callable[[], T | Awaitable[T]]
-"""A value, or a function, plain or async, that is called whenever the value is needed."""
 
 Params: TypeAlias = Mapping[str, Any]
 """The parameters in a URL. Values may be nested like JSON values."""
@@ -53,6 +48,8 @@ RECONNECT = Backoff(initial=0.02, maximum=5, max_attempts=None)
 """Fast at first and without a limit on attempts, like the JavaScript client, but with jitter."""
 
 HEARTBEAT_SECONDS = 30.0
+
+PARAMS = "a mapping"
 
 PLACEHOLDER_URL = "ws://endpoint.invalid/"
 
@@ -160,6 +157,9 @@ class EndpointTransport(Transport):
         auth_token: Source[str] | None,
         options: ConnectOptions,
     ) -> None:
+        check_not_called("url", url, "a str")
+        check_not_called("params", params, PARAMS)
+        check_not_called("auth_token", auth_token, "a non-empty str")
         inner = options.get("transport")
         if not isinstance(inner, Transport | None):
             raise InvalidOption(
@@ -188,19 +188,15 @@ class EndpointTransport(Transport):
         self._params = self._params if params is None else params
 
     async def connect(self, options: DialOptions, nursery: trio.Nursery) -> Link:
-        options = replace(options, url=socket_url(await _get(self._url), await _get(self._params)))
+        url = await resolve("url", self._url, str, "a str")
+        params = await resolve("params", self._params, Mapping, PARAMS)
+        options = replace(options, url=socket_url(url, params))
         if self._auth_token is not None:
-            subprotocols = token_subprotocols(await _get(self._auth_token))
+            token = await resolve("auth_token", self._auth_token, str, "a non-empty str")
+            subprotocols = token_subprotocols(token)
             options = replace(options, subprotocols=subprotocols)
         check_url(options)
         return await self._inner.connect(options, nursery)
-
-
-async def _get(source: Source[T]) -> T:
-    if not callable(source):
-        return source
-    value = source()
-    return await value if inspect.isawaitable(value) else value
 
 
 def socket_url(url: str, params: Params | None) -> str:

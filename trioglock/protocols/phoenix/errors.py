@@ -80,9 +80,14 @@ class JoinRefused(PhoenixError):
         self.response = response
 
     def __str__(self) -> str:
+        # An exception in the server: this is the reason of both Phoenix and trioglock.channels.
+        hint = (
+            "the server failed: see its log"
+            if self.response == {"reason": "join crashed"}
+            else "check the topic and the payload of the join"
+        )
         return redact_line(
-            f"the server refused to join {self.topic!r}: {safe_repr(self.response)}; "
-            "check the topic and the payload of the join"
+            f"the server refused to join {self.topic!r}: {safe_repr(self.response)}; {hint}"
         )
 
 

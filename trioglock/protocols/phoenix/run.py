@@ -21,6 +21,7 @@ from ..._hints import checks_keywords, describe_value
 from ..._text import seconds_text
 from ..._timer import PeerTimeout
 from ...client import ConnectOptions
+from ...client.sources import Source
 from ...connection import Connection
 from ...disconnect import Aborted, Disconnect, HandshakeFailed, HookError, LocalClose
 from ...errors import (
@@ -47,7 +48,6 @@ from .callbacks import (
 from .connect import (
     EndpointTransport,
     Params,
-    Source,
     check_serializer,
     check_timeout,
     open_connection,
