@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from websockets.sync.client import connect as connect_browser
 
 from tests.cli.helpers import started
@@ -134,6 +135,28 @@ async def test_history_in_redis(redis: RealRedis) -> None:
         assert [(await anext(events)).data for _ in range(2)] == ["one", "two"]
         kept = await hub.history.latest(ChannelFilter("*"), 10)
         assert [message.data for message in kept] == ["one", "two"]
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+@pytest.mark.parametrize(("given", "expected"), [("60", 61), ("none", -1), (None, 86_401)])
+def test_the_age_of_the_history(
+    publish: Publish, redis: RealRedis, given: str | None, expected: int
+) -> None:
+    """In Redis the stream of the channel expires, or does not."""
+    options = ["--history", "10", *([] if given is None else ["--history-seconds", given])]
+    code, _, error = publish("news", "hello", "--redis", redis.url, *options)
+    assert (code, error) == (0, "")
+    with Redis(port=redis.port) as client:
+        [age] = [client.ttl(key) for key in client.scan_iter() if client.type(key) == b"stream"]
+    assert age == expected if given == "none" else expected - 30 < age <= expected
+
+
+def test_the_age_needs_a_history(publish: Publish) -> None:
+    for wrong in (["--redis", "redis://127.0.0.1"], []):
+        code, _, error = publish("news", "x", *wrong, "--history-seconds", "60")
+        assert code == 2
+        assert "--history-seconds requires --history" in error
 
 
 @pytest.mark.slow

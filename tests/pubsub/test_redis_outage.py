@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import re
 import time
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -222,21 +225,25 @@ class ScriptedRedis:
         self.confirming = trio.Event()
         self.confirming.set()
         self.reading = True
+        self.exclusive = False  # whether a new connection ends the others
 
     @asynccontextmanager
     async def hub(self, **options: Any) -> AsyncIterator[Hub]:
         """Serve, and open a hub that reconnects quickly."""
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         url = f"redis://127.0.0.1:{listener.socket.getsockname()[1]}"
-        backoff = Backoff(initial=0.01, max_attempts=None, jitter="none")
+        quick = Backoff(initial=0.01, max_attempts=None, jitter="none")
+        options = {"backoff": quick, **options}
         with trio.fail_after(SECONDS):
             async with trio.open_nursery() as nursery:
                 await nursery.start(trio.serve_listeners, self.serve, [listener])
-                async with Hub(broker=RedisBroker(url, backoff=backoff, **options)) as hub:
+                async with Hub(broker=RedisBroker(url, **options)) as hub:
                     yield hub
                 nursery.cancel_scope.cancel()
 
     async def serve(self, stream: trio.SocketStream) -> None:
+        for other in self.streams if self.exclusive else ():
+            await trio.aclose_forcefully(other)
         self.streams.append(stream)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await stream.receive_some():
@@ -333,3 +340,41 @@ async def test_a_persistent_error_is_the_cause_of_the_timeout() -> None:
         with pytest.raises(BrokerUnavailable) as caught:
             await hub.publish("x")
         assert "READONLY" in str(caught.value.__cause__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnevenBackoff(Backoff):
+    """One connection makes its next attempts soon, and the other one in a minute."""
+
+    soon: list[float]
+
+    def delays(self, rng: random.Random | None = None) -> Iterator[float]:
+        first, self.soon[:] = list(self.soon), []
+        return itertools.chain(first, itertools.repeat(60))
+
+
+@pytest.mark.parametrize("history", [None, 10])
+async def test_an_open_hub_accepts_clients_although_redis_started_late(
+    redis: RealRedis, history: int | None
+) -> None:
+    """Entering waits for both connections, and the second one does not wait any longer."""
+    redis.kill()
+    backoff = UnevenBackoff(soon=[0.02] * 2000)
+    broker = redis.broker(history=history, open_timeout=None, backoff=backoff)
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, redis.start)
+            async with Hub(broker=broker) as hub:
+                assert hub.statistics().broker_up
+
+
+async def test_connections_that_are_lost_soon_wait_before_they_reconnect() -> None:
+    """Otherwise one would reconnect the other, and so on."""
+    server = ScriptedRedis()
+    async with server.hub(backoff=UnevenBackoff(soon=[0.02])):
+        await server.wait_streams(2)
+        server.exclusive = True
+        for stream in server.streams:
+            await trio.aclose_forcefully(stream)
+        await trio.sleep(0.5)
+    assert 2 < len(server.streams) < 8

@@ -131,7 +131,8 @@ LOST = ConnectionLost(error=OSError("reset"))
         (lambda p: p.link_closed(ConnectionLost(), 1.0, forced=False), "connection lost"),
         (lambda p: p.link_closed(LocalClose(), 1.0, forced=True),
          "forcefully closed the connection because the peer took too long"),
-        (lambda p: p.reconnect_scheduled(LocalClose(), 2, 0.30001), "reconnecting in 0.3 seconds"),
+        (lambda p: p.reconnect_scheduled(LocalClose(), 2, 0.30001, logging.INFO),
+         "reconnecting in 0.3 seconds"),
     ],
 )  # fmt: skip
 def test_each_event_has_its_line(

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import click
 import trio
+from click.core import ParameterSource
 
 from .._redact import printable, redact_text
 from .._text import seconds_text
@@ -26,6 +27,7 @@ from ..errors import (
 )
 from ..options import DialOptions
 from ..pubsub import publish
+from ..pubsub.broker import HISTORY_SECONDS
 from ..transports import check_url
 from .line_reader import EndOfInput, LineReader, UnreadableInput
 from .live import PUBLISH, check_channel, check_token, is_loopback
@@ -88,6 +90,14 @@ class NotPublished(Exception):
     metavar="N",
     help="With --redis: the value of --history that the servers use.",
 )
+@seconds(
+    "--history-seconds",
+    none=True,
+    default=f"{HISTORY_SECONDS}",
+    show_default=True,
+    help="With --history: how long the messages are kept, or 'none' for no limit: the value of "
+    "history_seconds that the hubs use. Those of 'trioglock serve' use the default.",
+)
 @click.option("--sharded", is_flag=True, help="With --redis: for servers that use --sharded.")
 @click.option(
     "--publish-token",
@@ -98,7 +108,9 @@ class NotPublished(Exception):
     "command line.",
 )
 @seconds("--timeout", default="10", help="Timeout for connecting, and for each response.")
+@click.pass_context
 def command(
+    context: click.Context,
     channel: str,
     message: str,
     *,
@@ -106,6 +118,7 @@ def command(
     redis: str | None,
     name: str | None,
     history: int | None,
+    history_seconds: float | None,
     sharded: bool,
     token: str | None,
     timeout: float,
@@ -122,6 +135,9 @@ def command(
         raise click.UsageError("--to and --redis cannot be combined")
     if redis is None and history is not None:
         raise click.UsageError("--history requires --redis: a server knows its own history")
+    source = context.get_parameter_source("history_seconds")
+    if history is None and source is not ParameterSource.DEFAULT:
+        raise click.UsageError("--history-seconds requires --history")
     if redis is None and sharded:
         raise click.UsageError("--sharded requires --redis: a server knows its own broker")
     try:
@@ -132,6 +148,7 @@ def command(
                 url=redis,
                 name=name or "trioglock",
                 history=history,
+                history_seconds=history_seconds,
                 sharded=sharded,
                 timeout=timeout,
             )

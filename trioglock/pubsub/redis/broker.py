@@ -180,23 +180,26 @@ class RedisBroker(Broker):
         history = RedisHistory(commands, keys, retention) if has_history else None
         receiver = PubSubReceiver(address, timings, keys, history, deliver)
         commands.partner, receiver.partner = receiver, commands
+        commands.attempted = receiver.attempted
         nursery.start_soon(receiver.run)
         nursery.start_soon(commands.run)
         if isinstance(address, SentinelDiscovery):
             for sentinel in address.servers:
                 watch = SentinelWatch(sentinel, address, timings, (receiver, commands))
                 nursery.start_soon(watch.run)
-        await self._wait_subscribed(receiver)
+        await self._wait_up(receiver, commands)
         return RedisSession(commands, receiver, keys, retention), history
 
-    async def _wait_subscribed(self, receiver: PubSubReceiver) -> None:
+    async def _wait_up(self, receiver: PubSubReceiver, commands: CommandPipeline) -> None:
+        """Wait for both connections: a client is refused while one of them is missing."""
         with PeerTimeout(self._timings.open_timeout):
-            while not receiver.subscribed.is_set():
+            while not (receiver.subscribed.is_set() and commands.is_up):
                 await receiver.attempted.park()
-                if isinstance(receiver.failure, BrokerError):
-                    raise receiver.failure
-        if not receiver.subscribed.is_set():
-            raise self._unreachable() from receiver.failure
+                for failure in (receiver.failure, commands.failure):
+                    if isinstance(failure, BrokerError):
+                        raise failure
+            return
+        raise self._unreachable() from receiver.failure or commands.failure
 
     def _unreachable(self) -> BrokerUnavailable:
         return BrokerUnavailable(

@@ -334,6 +334,7 @@ class ReconnectingConnection(ABC):
         self._is_up = False
         self._up = trio.lowlevel.ParkingLot()
         self._retry = trio.lowlevel.ParkingLot()
+        self._was_hurried = False  # since the last stable connection
 
     @abstractmethod
     async def use(self, connection: RedisConnection) -> NoReturn:
@@ -364,9 +365,10 @@ class ReconnectingConnection(ABC):
                 self.mark_down()
             if trio.current_time() - started >= backoff.stable_after:
                 delays = backoff.delays()
+                self._was_hurried = False
             with trio.move_on_after(next(delays, backoff.maximum)):
                 await self._retry.park()
-                delays = backoff.delays()  # there is a new master
+                delays = backoff.delays()  # there is a new master, or the server is back
 
     async def _connect(self) -> None:
         timeout = self.timings.health_timeout
@@ -375,6 +377,7 @@ class ReconnectingConnection(ABC):
             self._info = connection.info
             if self.partner is not None:
                 self.partner.drop_other_server(connection.info)
+                self.partner.hurry()
             self._scope = trio.CancelScope()
             with self._scope:
                 try:
@@ -389,6 +392,16 @@ class ReconnectingConnection(ABC):
         if self._scope is not None:
             self._drop_reason = reason
             self._scope.cancel()
+
+    def hurry(self) -> None:
+        """End the delay before the next attempt, because the server can be reached.
+
+        It has an effect once until a connection has been stable. Otherwise two connections that
+        are lost at once would reconnect each other without any delay.
+        """
+        if self._retry and not self._was_hurried:
+            self._was_hurried = True
+            self._retry.unpark_all()
 
     def drop_other_server(self, info: ServerInfo) -> None:
         """Close the connection if it leads to another server, such as the previous master."""
