@@ -512,6 +512,15 @@ async def max_size() -> None:
         await conn.receive()
 
 
+@says(f"payload must be a JSON value, or a function that returns one, not a coroutine{NOT_PASSED}")
+async def called_payload() -> None:
+    async with (
+        MockPhoenixServer(memory=True) as server,
+        phoenix.connect(server.url, stream=server.open_stream) as socket,
+    ):
+        await socket.join("room:1", fetch())
+
+
 @says(
     "the server refused to join 'room:crash': {'reason': 'join crashed'}; "
     "the server failed: see its log"

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from ..._hints import describe_value
+from ...client.sources import check_not_called
 from ...connection import Connection
 from ...errors import InvalidOption
 from ...options import check_seconds
@@ -142,6 +143,7 @@ class PhoenixSocket:
         check_seconds("timeout", timeout)
         seconds = self._timeout if timeout is None else timeout
         deadline = trio.current_time() + seconds
+        check_not_called("payload", payload, "a JSON value")
         payload = copy_payload(payload)
         queue = ChannelQueue(topic, payload, max_queue, overflow, presence, id_field)
         hooks = self._hooks
