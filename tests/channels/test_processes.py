@@ -206,7 +206,7 @@ async def test_a_disconnect_during_an_interruption_of_redis_takes_effect(
         async with site.dial(f"{url}bo") as again:
             await trio.sleep(0.05)
             await again.alive()
-    assert caplog.text.count("closing all clients that have an id with 1001") == 1
+    assert caplog.text.count("closing, with code 1001, all clients that have an id") == 1
 
 
 async def test_clients_are_not_all_closed_at_once_after_an_interruption(

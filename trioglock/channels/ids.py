@@ -83,7 +83,7 @@ class IdIndex:
             del self._subscribers[subscriber.id]
 
     def close_later(self, sockets: Iterable[ChannelsSocket], gap: Gap) -> None:
-        """Close connections one after the other, so that not all clients return at once.
+        """Close connections one by one, so that clients do not all reconnect at once.
 
         Args:
             sockets: the connections.
@@ -93,8 +93,9 @@ class IdIndex:
         if now > self._next_close:
             self._next_close = now
             _logger.warning(
-                "the connection to the broker was interrupted, so calls of disconnect() in the "
-                "last %.1f seconds may be missing: closing all clients that have an id with 1001",
+                "the connection to the broker was interrupted, so calls to disconnect() in the "
+                "last %.1f seconds may have been missed: closing, with code 1001, all clients "
+                "that have an id",
                 gap.seconds,
             )
         for socket in sockets:
@@ -120,7 +121,7 @@ class IdSubscriber(Subscriber):
 
     def put(self, event: Message | Gap) -> None:
         if isinstance(event, Gap):
-            # A missing message may have disconnected them.
+            # A missed message may have been a request to disconnect them.
             self._index.close_later(self.sockets, event)
         elif event.data == DISCONNECT and event.channel:
             for socket in list(self.sockets):

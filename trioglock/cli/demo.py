@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from .._text import count
 from ..client import connect
 from ..connection import Connection
 from ..hooks import ConnectionInfo, Socket
@@ -40,7 +41,7 @@ from .echo import Echo
 __all__ = ["Count", "Counter", "command", "demo"]
 
 STEPS = 20
-"""Lines of the progress bar if stdout is not a terminal."""
+"""Number of progress lines printed if stdout is not a terminal."""
 
 BACKOFF = Backoff(initial=0.5, jitter="none")
 
@@ -51,8 +52,10 @@ SHOWN: set[type[Event]] = {
     LinkClosed,
     ReconnectScheduled,
 }
+"""Events whose trace line is always printed."""
+
 SHOWN_ONCE: set[type[Event]] = {FrameSent, FrameReceived}
-"""The lines of the trace that are printed."""
+"""Events whose trace line is printed only the first time."""
 
 REFUSAL = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
 
@@ -127,10 +130,13 @@ async def demo(messages: int) -> int:
     seconds = time.perf_counter() - started
     display.print(f"final state: {conn.state}", "bold")
     if conn.state != Count(messages, messages):
-        display.print(f"failed: {messages - conn.state.received} messages were lost", "red")
+        lost = messages - conn.state.received
+        verb = "was" if lost == 1 else "were"
+        display.print(f"failed: {count(lost, 'message')} {verb} lost", "red")
         return 1
     counts = f"{conn.statistics().reconnects} reconnect, 0 lost"
-    display.print(f"{messages} messages sent and received in {seconds:.2f} s: {counts}", "green")
+    total = count(messages, "message")
+    display.print(f"{total} sent and received in {seconds:.2f} s: {counts}", "green")
     return 0
 
 
@@ -177,7 +183,7 @@ class Display:
     """Prints lines, and the progress: as a bar in a terminal, otherwise as lines.
 
     Args:
-        messages: the number of messages at the end.
+        messages: the total number of messages.
     """
 
     def __init__(self, messages: int) -> None:
@@ -212,7 +218,7 @@ class Display:
         self._console.print(Text(text, style), soft_wrap=True)
 
     def resume(self) -> None:
-        """Start, or continue, to measure the rate."""
+        """Start or resume measuring the rate."""
         self._resumed = time.perf_counter()
 
     def pause(self) -> None:

@@ -1,4 +1,7 @@
-"""Options that are a value, or a function that returns one and is called before every attempt."""
+"""Options that accept a value, or a function that returns one.
+
+Such a function is called before every attempt.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ Source: TypeAlias = T | Callable[[], T | Awaitable[T]]
 
 
 def check_not_called(option: str, source: object, result: str) -> None:
-    """Raise InvalidOption for the coroutine of an async function that must be passed itself.
+    """Raise InvalidOption if an option is a coroutine.
+
+    The async function itself must be passed, without calling it.
 
     Args:
         option: the name of the option.

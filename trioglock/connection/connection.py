@@ -423,7 +423,9 @@ class Connection(Generic[StateT, MessageT_co]):
         return batch
 
     def receive_fragments(self) -> Fragments:
-        """Receive the next message in fragments, as they arrive, with ``fragments=True``.
+        """Receive the next message in fragments, as they arrive.
+
+        Requires the option ``fragments=True``.
 
         ::
 

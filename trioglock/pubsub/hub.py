@@ -265,7 +265,7 @@ class Hub:
         if self._broker.sharded:
             if channels.channel is None:
                 raise InvalidOption(
-                    f"with sharded=True, there are no patterns such as {channels.pattern!r}: "
+                    f"patterns such as {channels.pattern!r} are not supported with sharded=True: "
                     "subscribe to channels, or use a broker without sharded=True"
                 )
             check_sharded_channel(channels.channel)

@@ -78,7 +78,7 @@ class ServeOptions(FlowKeywords, total=False):
             oldest handshake of the address that has the most is dropped. The limit cannot exceed
             half the number of files that the process may open; None uses that half.
         max_handshakes_per_address: maximum number of concurrent opening handshakes from one
-            address; above the limit, its oldest handshake is dropped. None for no limit for each
+            address; above the limit, its oldest handshake is dropped. None for no limit per
             address.
         forwarded: the number of proxies in front of the server, or their networks, such as
             ``"10.0.0.0/8"``. The client's address, ``request.secure`` and the host are then taken
@@ -100,8 +100,8 @@ class ServeOptions(FlowKeywords, total=False):
             cancelled; None for no limit.
         message_rate: the limit on the messages, pings and pongs of each client, such as
             ``Rate(100, per=1)``. The server reads more slowly from a client that sends faster. It
-            closes the connection with 1008 when the time for which the client was slowed down
-            exceeds the time for which it was not by ten periods. None for no limit.
+            closes the connection with 1008 when the client has been slowed down for longer than it
+            has not, by more than ten periods (``per``). None for no limit.
         byte_rate: the same for the bytes that each client sends, including frame headers.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
@@ -183,12 +183,14 @@ def serve(
     connection.
 
     Every connection needs a file descriptor, so entering the block raises the process's soft limit
-    on open files (RLIMIT_NOFILE) to its hard limit, if the system has such limits.
+    on open files (RLIMIT_NOFILE) to its hard limit, or to 1,048,576 if that is lower, if the system
+    has such limits.
 
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is
             called for each connection; or ``async def handler(conn)``: the connection closes when
-            the handler returns; or the ``socket`` of :class:`trioglock.channels.Channels`.
+            the handler returns; or the ``socket`` of a :class:`.Hub` or of
+            :class:`trioglock.channels.Channels`.
             To serve several targets, pass a mapping of paths to targets; a :class:`Response` in it
             answers plain HTTP. ``"/feed"`` matches only this path, and ``"/live/*"`` matches all
             paths that begin with ``/live/``, unless a longer pattern matches. Clients that request
@@ -201,8 +203,9 @@ def serve(
         An async context manager that returns the :class:`Server`.
 
     Raises:
-        InvalidOption: immediately, by the call itself.
-        TypeError: an option does not exist; also immediately.
+        InvalidOption: an argument is invalid; raised by the call itself, before the block is
+            entered.
+        TypeError: an option does not exist; also raised by the call itself.
         OSError: on entering the block; the server cannot listen on the address.
     """
     given: dict[str, Any] = {**options}

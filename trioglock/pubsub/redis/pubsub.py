@@ -143,7 +143,7 @@ class PubSubReceiver(ReconnectingConnection):
             await self._confirmed.park()
 
     def close(self) -> None:
-        """Make all calls of :meth:`wait_subscribed` fail."""
+        """Make all calls to :meth:`wait_subscribed` fail."""
         self._is_closed = True
         self._confirmed.unpark_all()
 

@@ -83,7 +83,8 @@ def parse_page(
     end = position
     if not oldest or (oldest_position := parse_id(oldest.decode())) > position:
         if length > retention.limit:
-            # The oldest entry is not part of the history; it shows that there are older ones.
+            # The oldest entry is one more than the history keeps: it shows that the history has
+            # been truncated.
             end, is_complete = oldest_position, False
             found = [one for one in found if one[0] != oldest_position]
         elif is_message(position):

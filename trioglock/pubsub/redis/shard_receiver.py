@@ -35,7 +35,7 @@ MAX_BATCH = 500
 """Maximum number of channels in one write."""
 
 MAX_REPLAYS = 16
-"""Maximum number of channels in one write whose missed messages are read: Redis disconnects a
+"""Maximum number of channels for which one write requests missed messages: Redis disconnects a
 subscriber that has too much pending data."""
 
 _with_id = re.compile(rb"([0-9]{1,20}-[0-9]{1,20}) ").match
@@ -114,7 +114,8 @@ class ShardNode:
         self.is_up: bool = False
         self.last_alive: float = 0.0
         self.clock: int = 0
-        """A time of the node, in milliseconds: all messages published earlier have arrived."""
+        """The latest time that the node returned, in milliseconds: all messages published before it
+        have arrived."""
         self._receiver = receiver
         self._keys = receiver.keys
         self._push: type = import_redis()[1].PushNotification
@@ -122,13 +123,15 @@ class ShardNode:
         self._added: dict[ShardedChannel, Subscribing] = {}
         self._removed: dict[str, None] = {}
         self._reads: deque[Subscribing] = deque()
-        # A new connection begins with one: the previous one may have been closed because of more.
+        # A new connection starts with one replay at a time: more may be why Redis closed the
+        # previous one.
         self._replays = PageSize(1)
         self._replayed: list[Message] = []  # in the current batch
-        # The commands whose replies are due: what they are, and the subscription or the name.
+        # The commands whose replies are due: the kind, the subscription if any, and the name.
         self._due: deque[tuple[str, Subscribing | None, bytes]] = deque()
         self._unsubscribing = set[bytes]()  # until Redis has confirmed it
-        self._repeat_at: float = 0.0  # unsubscribing from those that Redis has refused
+        # When to repeat SUNSUBSCRIBE for the names that Redis has not confirmed.
+        self._repeat_at: float = 0.0
         self._work = trio.lowlevel.ParkingLot()
 
     def add(self, channel: ShardedChannel) -> None:
@@ -173,7 +176,7 @@ class ShardNode:
                 raise failure
 
     async def _write_all(self, connection: RedisConnection, scope: trio.CancelScope) -> None:
-        """Send the changes of the subscriptions, and regularly check the node."""
+        """Send changes to the subscriptions, and check the node regularly."""
         try:
             while True:
                 with trio.move_on_after(self._receiver.timings.health_interval):
@@ -202,7 +205,7 @@ class ShardNode:
         if ended:
             packed += [connection.pack("SUNSUBSCRIBE", text) for text in ended]
             # A confirmation looks like a report that the slot has been moved. The reply to PING
-            # shows that all have been answered; errors before it are refusals.
+            # shows that every SUNSUBSCRIBE has been answered; errors before it are refusals.
             ask("unsubscribed", None, "PING")
         while self._reads and replays:
             ask("read", *self._read(self._reads.popleft()))
@@ -250,7 +253,7 @@ class ShardNode:
         timings = self._receiver.timings
         while True:
             replies: list[Any] | None = None
-            # _write_all() sends a check after the first of these times.
+            # _write_all() sends a check after `health_interval`.
             with trio.move_on_after(timings.health_interval):
                 replies = await connection.receive()
             if replies is None:
@@ -404,7 +407,7 @@ class ShardNode:
         position = channel.position
         if position is None or not channel.is_confirmed:
             return position
-        # The end of the millisecond before the latest sign of life.
+        # The end of the millisecond before the latest TIME reply.
         latest = self.clock - 1, (server_of(position) + 1) * SERVER_SCALE - 1
         return max(position, latest)
 
@@ -439,7 +442,7 @@ class ShardReceiver:
         self._wanted: dict[str, ShardedChannel] = {}
         self._unassigned: dict[ShardedChannel, None] = {}
         self._nodes: dict[RedisAddress, ShardNode] = {}
-        self._failed: dict[RedisAddress, Exception] = {}  # since the latest look-up
+        self._failed: dict[RedisAddress, Exception] = {}  # since the latest lookup
         self._failure: Exception | None = None
         self._lost: dict[ShardedChannel, None] = {}
         self._refused: dict[ShardedChannel, None] = {}
@@ -454,7 +457,7 @@ class ShardReceiver:
         return self._shards.is_up
 
     def close(self) -> None:
-        """Make all calls of :meth:`wait_subscribed` fail."""
+        """Make all calls to :meth:`wait_subscribed` fail."""
         self._is_closed = True
         self.wake()
 
@@ -617,7 +620,7 @@ class ShardReceiver:
             _logger.warning("subscribed again to all channels at %s", self._shards.address)
 
     def refuse(self, channel: ShardedChannel, error: Exception) -> None:
-        """Called when Redis refuses a subscription. It is tried again after the next look-up."""
+        """Called when Redis refuses a subscription. It is tried again after the next lookup."""
         node = channel.node
         assert node is not None
         node.remove(channel)

@@ -31,7 +31,7 @@ class Shards:
     def __init__(self, address: ClusterAddress, timings: RedisTimings) -> None:
         self.address: ClusterAddress = address
         self.failure: Exception | None = None
-        """Why the latest attempt to look the masters up failed, if it did."""
+        """Why the latest attempt to look up the masters failed, if it did."""
         self.is_up: bool = False
         self._discovery = ShardDiscovery(address)
         self._timings = timings
@@ -88,7 +88,7 @@ class Shards:
             if self.failure is not None and self.is_up is False:
                 _logger.warning("%s is reachable again", self.address)
             self.failure, self.is_up = None, True
-            # The next answer comes from another node, because this one may be wrong.
+            # Ask another node next time, because this answer may be wrong.
             self._discovery.distrust()
 
 

@@ -282,7 +282,7 @@ class Poller:
                     self._wake(entry, outcome.Error(error))
                 else:
                     # Its task was already woken in this turn, and the poller's task must not end.
-                    _logger.exception("the replies of a connection cannot be written")
+                    _logger.exception("could not write the replies of a connection")
 
     def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Add the links that are not waiting for their descriptor, the oldest ones first."""
