@@ -300,13 +300,13 @@ REFUSED = [
 @pytest.mark.parametrize(("topic", "message"), REFUSED)
 def test_patterns_and_broadcasts_of_listeners_are_refused(topic: str, message: str) -> None:
     hub = Hub(broker=RedisBroker(URL, sharded=True))
-    with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+    with pytest.raises(InvalidOption, match=f"(?=.*sharded=True).*{message}"):
         hub.on(topic)(print)
 
 
 @pytest.mark.parametrize(("channel", "message"), REFUSED[1:])
 def test_broadcasts_without_trio_are_refused(channel: str, message: str) -> None:
-    with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+    with pytest.raises(InvalidOption, match=f"(?=.*sharded=True).*{message}"):
         publish("x", channel, url=URL, sharded=True)
 
 
@@ -314,10 +314,10 @@ def test_broadcasts_without_trio_are_refused(channel: str, message: str) -> None
 async def test_patterns_and_broadcasts_are_refused(cluster: RealCluster) -> None:
     async with opened(sharded(cluster)) as hub:
         for topic, message in REFUSED:
-            with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+            with pytest.raises(InvalidOption, match=f"(?=.*sharded=True).*{message}"):
                 hub.subscribe(topic)
         for channel, message in REFUSED[1:]:
-            with pytest.raises(InvalidOption, match=f"sharded=True.*{message}"):
+            with pytest.raises(InvalidOption, match=f"(?=.*sharded=True).*{message}"):
                 await hub.publish("x", channel)
 
 
