@@ -71,12 +71,12 @@ async def assert_flat(
             before = after
             await work()
             after = Usage()
+            assert after.tasks == before.tasks
             objects, size = after.objects - before.objects, after.bytes - before.bytes
             if objects < NOISE_OBJECTS * noise and size < NOISE_BYTES * noise:
                 break
     finally:
         tracemalloc.stop()
-    assert after.tasks == before.tasks
     assert objects < NOISE_OBJECTS * noise
     assert size < NOISE_BYTES * noise
 
