@@ -164,9 +164,13 @@ async def test_a_lost_connection_concerns_the_channels_of_its_node(
         for channel in (lost, kept):
             await publish_blocking(cluster, "one", channel, history)
             await hub.publish("two", channel)
-        events = await read(loops[0], 2)
-        assert events[-1] == "two"
-        assert events[0] == "one" if history else isinstance(events[0], Gap)
+        if history is None:
+            assert isinstance((await read(loops[0], 1))[0], Gap)
+        messages = await read(loops[0], 1)
+        if messages != ["two"]:
+            messages += await read(loops[0], 1)
+        # Without a history, "one" is lost unless the connection was back before.
+        assert messages in ([["one", "two"]] if history else [["two"], ["one", "two"]])
         assert await read(loops[1], 2) == ["one", "two"]
 
 
