@@ -55,7 +55,7 @@ class User:
 
 
 def authenticate(request: ConnectRequest) -> User | None:
-    """A browser keeps a random secret. Its id is the secret's hash, so no other browser can use it."""
+    """A browser keeps a random secret. Its id is the secret's hash, so others cannot use it."""
     secret, _, key = (request.token or "").partition(" ")
     name = " ".join(request.params.get("name", "").split())
     if len(secret) < 32 or not 0 < len(name) <= MAX_NAME:
