@@ -304,7 +304,7 @@ class _ASGILink(Link):
                 {"type": "websocket.accept", "subprotocol": self.handshake.subprotocol}
             )
         except STREAM_ERRORS as error:
-            raise LinkBroken("the client of the ASGI server is gone") from error
+            raise LinkBroken("the client of the ASGI server has disconnected") from error
 
     async def receive(self) -> list[Event]:
         if self._ended:
@@ -337,7 +337,7 @@ class _ASGILink(Link):
             for frame in frames:
                 await self._write(frame)
         except STREAM_ERRORS as error:
-            raise LinkBroken("the client of the ASGI server is gone") from error
+            raise LinkBroken("the client of the ASGI server has disconnected") from error
 
     async def _write(self, frame: Frame) -> None:
         match frame:

@@ -167,12 +167,12 @@ class RequestFailed(TrioglockError):
 
 
 class RequestTimeout(TrioglockError, TimeoutError):
-    """No answer arrived in time. The peer may have executed the request nevertheless.
+    """No reply arrived in time. The peer may have executed the request nevertheless.
 
     Args:
         request: the message that was passed to ``request()``, or the name of its event.
         timeout: the timeout in seconds.
-        pause: why this side may not have read an answer; "" if it was reading.
+        pause: why this side may not have read a reply; "" if it was reading.
     """
 
     def __init__(self, request: Any, timeout: float, pause: str = "") -> None:
@@ -182,12 +182,12 @@ class RequestTimeout(TrioglockError, TimeoutError):
         self.pause = pause
 
     def __str__(self) -> str:
-        text = f"no answer to {shorten(self.request)} within {seconds_text(self.timeout)}"
+        text = f"no reply to {shorten(self.request)} within {seconds_text(self.timeout)}"
         return redact_line(f"{text}; {self.pause}" if self.pause else text)
 
 
 class RequestLost(TrioglockError):
-    """The link ended before the answer arrived. The peer may have executed the request.
+    """The link ended before the reply arrived. The peer may have executed the request.
 
     Args:
         request: the message that was passed to ``request()``, or the name of its event.
@@ -428,7 +428,7 @@ class ReconnectFailed(ConnectError):
 
 
 def describe_attempts(error: ReconnectFailed) -> str:
-    """Describe how many attempts failed, and how, but not their reasons."""
+    """Describe the number of failed attempts, and how many of them connected briefly."""
     total = len(error.attempts)
     text = f"gave up after {count(total, 'attempt')}"
     if not error.short_links:
@@ -506,6 +506,6 @@ class ConnectionClosedError(ConnectionClosed):
     """The connection closed with another code, or was lost without a closing handshake.
 
     ``code`` and ``cause`` describe why: 1006 is a network failure; 1002, 1007 and 1009 mean that
-    one side sent data that the other cannot accept; 1011 is an internal error on the peer's side;
-    3000 and above are defined by the application.
+    one side sent data that the other cannot accept; 1011 is an internal error of the side that sent
+    it; 3000 and above are defined by the application.
     """

@@ -454,7 +454,7 @@ class FlowOptions:
             )
         if self.fragments and self.codec is not None:
             raise InvalidOption(
-                "codec needs whole messages: with fragments=True decode what you have received"
+                "codec needs whole messages: with fragments=True, decode the fragments yourself"
             )
 
 

@@ -55,7 +55,7 @@ class User:
 
 
 def authenticate(request: ConnectRequest) -> User | None:
-    """A browser keeps a random secret, so that nobody else can use its id, the secret's hash."""
+    """A browser keeps a random secret. Its id is the secret's hash, so others cannot use it."""
     secret, _, key = (request.token or "").partition(" ")
     name = " ".join(request.params.get("name", "").split())
     if len(secret) < 32 or not 0 < len(name) <= MAX_NAME:
@@ -130,7 +130,7 @@ removed_until: dict[str, float] = {}
 
 @hub.on("removed")
 def forget(message: Message) -> None:
-    """Every process refuses somebody whom a moderator has removed in one of them."""
+    """If a moderator removes a user in one process, every process refuses that user."""
     removed_until[str(message.data)] = time.time() + SECONDS_REMOVED
 
 

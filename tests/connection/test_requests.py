@@ -320,7 +320,7 @@ async def test_a_timeout(autojump_clock: MockClock) -> None:
     async with pair(transport) as conn:
         peer = await Peer.accept(transport)
         with pytest.raises(
-            RequestTimeout, match=r"no answer to {'a': 1} within 3 sec\w+$"
+            RequestTimeout, match=r"no reply to {'a': 1} within 3 sec\w+$"
         ) as caught:
             await conn.request({"a": 1}, timeout=3)
         assert isinstance(caught.value, TimeoutError)

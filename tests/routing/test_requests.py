@@ -116,7 +116,7 @@ async def test_timeout(autojump_clock: MockClock, socket: EventSocket[Any]) -> N
     """RequestTimeout names the event; a late answer is an event."""
     async with pair(socket) as (conn, peer, _):
         began = trio.current_time()
-        with pytest.raises(RequestTimeout, match="no answer to 'a' within 3 seconds") as caught:
+        with pytest.raises(RequestTimeout, match="no reply to 'a' within 3 seconds") as caught:
             await socket.request("a", timeout=3)
         assert (caught.value.request, caught.value.timeout) == ("a", 3)
         assert isinstance(caught.value, TimeoutError)

@@ -93,7 +93,7 @@ class Channel(Generic[StateT]):
         Args:
             topic: the topic, such as ``"room:1"``.
             payload: the payload of the join.
-            user: what ``connect`` has returned; None without ``connect``.
+            user: the user that ``connect`` returned; None without ``connect``.
 
         Returns:
             ``(response, state)``: the response for the client, a JSON value or ``bytes``, and the
@@ -120,8 +120,8 @@ class Channel(Generic[StateT]):
             state: the current state.
 
         Returns:
-            ``(result, state)``. Default: raise LookupError, as in Phoenix an unknown event ends
-            the channel.
+            ``(result, state)``. Default: raise LookupError, because an unknown event ends the
+            channel in Phoenix, too.
         """
         raise LookupError(f"{type(self).__name__} does not handle the event {event!r}")
 
@@ -186,7 +186,7 @@ class Channel(Generic[StateT]):
 
         Args:
             ref: the ref.
-            status: ``"ok"``, ``"error"``, or another text.
+            status: ``"ok"``, ``"error"``, or another string.
             response: a JSON value, or ``bytes``; by default ``{}``.
 
         Raises:
@@ -226,7 +226,7 @@ class Channel(Generic[StateT]):
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: the event or payload cannot be sent.
-            BrokerUnavailable, BrokerError: the broker has not accepted the message.
+            BrokerUnavailable, BrokerError: the broker did not accept the message.
             UsageError: the hub is not open.
         """
         await self._attached.broadcast(event, payload, to_self, keep)

@@ -49,8 +49,8 @@ class Channels:
     Each client has a queue for broadcasts that its connection cannot take yet. A client whose queue
     is full, with ``max_queue`` and ``max_queue_bytes`` of the hub, is closed with 1013.
 
-    The reply to a message that exceeds a limit is an error. A client that goes on, until more
-    messages were refused than the limit allows, is closed with 1008.
+    The reply to a message that exceeds a limit is an error. A client that continues until more
+    messages have been refused than the limit allows is closed with 1008.
 
     Args:
         routes: the :class:`Channel` class for each topic pattern: a topic such as ``"lobby"``, or a
@@ -137,7 +137,7 @@ class Channels:
         return self._target
 
     async def broadcast(self, topic: str, event: str, payload: Any, *, keep: bool = True) -> None:
-        """Push an event to every client that has joined a topic, in every process with this hub.
+        """Push an event to every client that has joined a topic, in all processes of the hub.
 
         Args:
             topic: the topic, such as ``"room:1"``.
@@ -147,7 +147,7 @@ class Channels:
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.
-            BrokerUnavailable, BrokerError: the broker has not accepted the message.
+            BrokerUnavailable, BrokerError: the broker did not accept the message.
             UsageError: the hub is not open.
         """
         history = self._routes.find_history(check_topic(topic))
@@ -172,17 +172,17 @@ class Channels:
         self._index.deliver_local(topic, self._encode(topic, event, payload))
 
     async def disconnect(self, id: str) -> None:  # noqa: A002 - the term of Phoenix
-        """Close the connections with an id, in every process with this hub, with code 1001.
+        """Close all connections that have the given id, in all processes of the hub, with 1001.
 
-        Phoenix clients connect again, so that ``connect`` can refuse them. Whether there is such a
-        connection is not known: this method returns None in any case.
+        Phoenix clients connect again, so that ``connect`` can refuse them. The method cannot
+        determine whether there is such a connection, so it always returns None.
 
         Args:
             id: the id, as returned by the function ``id``.
 
         Raises:
             InvalidOption: ``id`` is not a str.
-            BrokerUnavailable, BrokerError: the broker has not accepted the message.
+            BrokerUnavailable, BrokerError: the broker did not accept the message.
             UsageError: the hub is not open, or this object has no function ``id``.
         """
         if not self._has_ids:

@@ -40,7 +40,7 @@ MERGE_SECONDS = 0.01
 """Changes within this time are sent as one diff."""
 
 SECONDS_PER_DELIVERY = 30e-6
-"""Three times what the delivery of a diff to one client costs, roughly. The next diffs are not sent
+"""Roughly three times the cost of delivering a diff to one client. The next diffs are not sent
 before this time has passed for each delivery: in large topics, more changes are merged."""
 
 MAX_MERGE_SECONDS = 0.25
@@ -287,7 +287,7 @@ class Presence:
                 for message in replica.take_messages():
                     await session.publish(HUB_CHANNEL, message)
             except _UNAVAILABLE as error:
-                # The others notice what they have missed.
+                # The other processes detect the missing deltas.
                 if not self._is_unavailable:
                     _logger.warning("presence cannot be announced to other processes: %s", error)
                 self._is_unavailable = True

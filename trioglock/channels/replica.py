@@ -10,7 +10,7 @@ below 64 KiB::
     [name, incarnation, seq, "bye"]
 
 A process numbers its deltas with ``seq``, which begins with 1. All other messages carry the number
-of its latest delta, so that the others notice what they have missed. They apply deltas in order; a
+of its latest delta, so that the others detect missing deltas. They apply deltas in order; a
 process that misses one asks the owner for its state, all entries after the delta ``seq``, in
 several parts. ``names`` are the processes that are asked, or null for all of them: a process asks
 all when it starts.

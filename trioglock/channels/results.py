@@ -27,7 +27,7 @@ class Answer:
     """Answer the push that ``handle_in`` handles. A push is answered at most once.
 
     Args:
-        status: ``"ok"``, ``"error"``, or another text.
+        status: ``"ok"``, ``"error"``, or another string.
         response: a JSON value, or ``bytes`` for a binary reply.
     """
 

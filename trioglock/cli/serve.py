@@ -167,7 +167,7 @@ class Settings:
                 "--reload serves in one process: leave out --workers, or use SIGHUP to replace them"
             )
         if self.target in (None, "echo"):
-            raise InvalidOption("--reload requires a TARGET in a module of yours: module:name")
+            raise InvalidOption("--reload requires a TARGET in your own module: module:name")
         if os.name != "posix":
             raise InvalidOption("--reload requires a POSIX system")
 
@@ -256,7 +256,7 @@ class Settings:
     "--page/--no-page",
     default=None,
     help="Show the traffic of a hub on a page at /. By default, the page is served only on a "
-    "loopback address, because everyone who can reach the port can see all messages.",
+    "loopback address, because anyone who can reach the port can see all messages.",
 )
 @click.option(
     "--page-host",
@@ -269,7 +269,7 @@ class Settings:
     "--publish-token",
     metavar="TOKEN",
     envvar=TOKEN_VARIABLE,
-    help="Token that 'trioglock publish' has to send. Without a token, publishing is possible on "
+    help="Token that 'trioglock publish' must send. Without a token, publishing is possible on "
     f"a loopback address only. Prefer {TOKEN_VARIABLE}: other users can see the command line.",
 )
 @click.option(

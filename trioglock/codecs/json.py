@@ -48,8 +48,8 @@ class JSON(Codec[DecodedT_co]):
             ``msgspec`` supports can be encoded. By default, messages are decoded into dicts, lists,
             strings, numbers, booleans and None.
         library: ``"json"`` is the standard library, the default. ``"msgspec"`` and ``"orjson"`` are
-            faster, and have to be installed. ``into`` needs ``"msgspec"``, which is then the
-            default.
+            faster, and must be installed separately. ``into`` needs ``"msgspec"``, which is then
+            the default.
 
     Raises:
         InvalidOption: the library is unknown or not installed, or cannot decode into ``into``.
@@ -123,7 +123,7 @@ def import_library(name: str, purpose: str) -> Any:
 
 
 def convert_text(value: object) -> str:
-    """Convert what msgspec cannot encode: instances of subclasses of ``str``."""
+    """Convert values that msgspec cannot encode: instances of subclasses of ``str``."""
     if isinstance(value, str):
         return as_text(value)
     raise TypeError(f"objects of type {type(value).__name__} are not supported")

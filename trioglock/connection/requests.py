@@ -357,7 +357,7 @@ class Requests:
             final: whether this was the last link. If so, all requests fail.
 
         Returns:
-            Any of their frames that may still be in the send queue. On another link nobody waits
+            Any of their frames that may still be in the send queue. On another link, nothing waits
             for the replies, and the peer may require that ids increase.
         """
         unsent: list[Any] = []

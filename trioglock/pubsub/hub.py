@@ -412,7 +412,7 @@ class Hub:
         return listen
 
     def include(self, owner: object) -> None:
-        """Add as listeners the methods of an object that are marked with :func:`on`.
+        """Register the methods of an object that are marked with :func:`on` as listeners.
 
         Args:
             owner: an instance of a class with marked methods.

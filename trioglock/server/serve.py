@@ -99,9 +99,9 @@ class ServeOptions(FlowKeywords, total=False):
         shutdown_timeout: seconds from closing the last connection until all remaining tasks are
             cancelled; None for no limit.
         message_rate: the limit on the messages, pings and pongs of each client, such as
-            ``Rate(100, per=1)``. The server reads more slowly from a client that sends faster. It
-            closes the connection with 1008 when the client has been slowed down for longer than it
-            has not, by more than ten periods (``per``). None for no limit.
+            ``Rate(100, per=1)``. The server reads more slowly from a client that exceeds it. It
+            closes the connection with 1008 once the time for which the client was slowed down
+            exceeds the time for which it was not by ten periods (``per``). None for no limit.
         byte_rate: the same for the bytes that each client sends, including frame headers.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
@@ -182,9 +182,9 @@ def serve(
     exception raised by a target is logged by the logger ``trioglock.server`` and ends only its own
     connection.
 
-    Every connection needs a file descriptor, so entering the block raises the process's soft limit
-    on open files (RLIMIT_NOFILE) to its hard limit, or to 1,048,576 if that is lower, if the system
-    has such limits.
+    Every connection needs a file descriptor. On POSIX, entering the block therefore raises the
+    process's soft limit on open files (RLIMIT_NOFILE) to the hard limit, but to no more than
+    1,048,576.
 
     Args:
         target: a :class:`Socket` class or a function that returns a Socket, either of which is

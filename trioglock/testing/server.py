@@ -302,7 +302,7 @@ class MockServer:
         return await (await self._peer()).receive()
 
     async def expect(self, *messages: Data) -> None:
-        """Check the next messages from the latest connection. See :meth:`MockPeer.expect`."""
+        """Check messages from the connection accepted last. See :meth:`MockPeer.expect`."""
         await (await self._peer()).expect(*messages)
 
     async def send(self, *messages: Data) -> None:
@@ -357,7 +357,7 @@ class MockServer:
 async def run_for_each(
     items: Iterable[ItemT], fn: Callable[..., Awaitable[object]], *args: Any
 ) -> None:
-    """Call ``fn(item, *args)`` for each item at the same time, so that none delays the others."""
+    """Call ``fn(item, *args)`` for all items concurrently, so that none delays the others."""
     async with trio.open_nursery() as nursery:
         for item in items:
             nursery.start_soon(fn, item, *args)

@@ -72,7 +72,7 @@ class Handshake:
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
         request: the request that a server has received; None on a client.
-        admitted: what the target of a server has decided about the client; None for targets that
+        admitted: the decision of a server's target about the client; None for targets that
             take no part in the handshake.
     """
 

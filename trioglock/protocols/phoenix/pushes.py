@@ -186,7 +186,7 @@ class Pushes:
         if push is None:
             return None
         if push.event == LEAVE:
-            text = f"no answer to leaving {push.membership.topic!r}"
+            text = f"no reply to leaving {push.membership.topic!r}"
         elif push.ref:
             text = f"no reply to {push.event!r}"
         else:

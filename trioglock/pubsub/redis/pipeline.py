@@ -176,7 +176,7 @@ class CommandSender(ABC):
             commands: the commands.
             limit: limits the number of pending requests.
             waits_for_partner: whether to wait until the other connection is up.
-            timeout: what is left of ``publish_timeout``; None for all of it.
+            timeout: the rest of ``publish_timeout``; None for all of it.
             slot: the hash slot of the keys, if it determines the server.
 
         Raises:
