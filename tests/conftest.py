@@ -7,7 +7,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,7 +51,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Import a share of the test modules, before each worker collects the whole suite.
 
     In a fresh clone the workers would otherwise all compile the same modules at the same time.
+    The garbage collector is off until all tests are collected: they are many objects, which it
+    would examine again and again.
     """
+    gc.disable()
     worker = getattr(session.config, "workerinput", None)
     tests = Path(__file__).parent
     if worker is None or [Path(name).resolve() for name in session.config.args] != [tests]:
@@ -62,6 +65,16 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         module = ".".join(path.relative_to(tests.parent).with_suffix("").parts)
         with suppress(Exception, pytest.skip.Exception):  # the collection reports it
             importlib.import_module(module)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Turn the garbage collector on again, for what is created from now on."""
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
