@@ -12,7 +12,15 @@ from . import channels_cases as channels
 from . import hub_cases as hubs
 from . import server_cases as server
 from .case import BASELINE, COMPILED, native, picows
-from .cases import AIOHTTP, MANY_TASKS, RAW, TRIO_WEBSOCKET, WEBSOCKETS_TRIO, WEBSOCKETS_UVLOOP
+from .cases import (
+    AIOHTTP,
+    MANY_TASKS,
+    RAW,
+    REQUESTS,
+    TRIO_WEBSOCKET,
+    WEBSOCKETS_TRIO,
+    WEBSOCKETS_UVLOOP,
+)
 from .results import Results, Spread
 
 __all__ = ["Verdict", "verdicts"]
@@ -168,6 +176,14 @@ def _connection_limits() -> Iterator[Limit]:
     what = "20,000 tasks that send at once, cost per message"
     limit = "at most 1.5 x 2,000 tasks"
     yield Limit(what, limit, "Many tasks, one connection", "64 B", many, few, at_most=1.5)
+
+    what = "`request` with JSON{}"
+    ours, msgspec, by_hand, echo = (entry.label for entry in REQUESTS)
+    table, column = "Requests with JSON", "64 B"
+    limit = "at most 12 us more than the echo"
+    yield Limit(what.format(""), limit, table, column, ours, echo, more=12)
+    yield Limit(what.format(", msgspec"), limit, table, column, msgspec, echo, more=12)
+    yield _at_most(what.format(""), table, column, ours, by_hand, 1.1)
 
     what = "connections opened by a client"
     limit = f"not slower than {WEBSOCKETS}"

@@ -76,6 +76,12 @@ ECHO = (
     picows("callback", "callback"),
     picows("queue"),
 )
+REQUESTS = (
+    native("request"),
+    native("request with msgspec", "msgspec"),
+    native("the same by hand, with json", "hand"),
+    native("echo of the same bytes", "echo"),
+)
 BURST = (native("receive"), native("receive_batch", "batch"), *OTHERS, picows("queue"))
 MANY_CONNECTIONS = (native("send then receive"), WEBSOCKETS_TRIO, TRIO_WEBSOCKET)
 MANY_TASKS = tuple(native(f"{tasks:,} tasks that send at once", batch=tasks) for tasks in TASKS)
@@ -131,6 +137,7 @@ def _concurrency_cases() -> Iterator[Case]:
         yield Case(
             tables, str(batch), BURST, {"work": "burst", "batch": batch}, "flood", awake=True
         )
+    yield Case({"Requests with JSON": TIME}, "64 B", REQUESTS, {"work": "request"})
     for connections in CONNECTION_COUNTS:
         job = {"work": "crowd", "connections": connections}
         tables = {"Echo of 64 B over connections": TIME}

@@ -24,9 +24,10 @@ class Job:
 
     Args:
         work: ``receive``, ``send``, ``echo``, ``burst``, ``crowd`` (echo over many connections),
-            ``tasks`` (send from many tasks), ``idle``; for servers ``fanout``, ``serve`` or
-            ``hold``; for servers of channels ``push``, ``shout``, ``join``, ``presence``, ``keep``
-            or ``rest``; for hubs ``ignore``, ``publish``, ``spread``, ``resume`` or ``scatter``.
+            ``request`` (requests with JSON), ``tasks`` (send from many tasks), ``idle``; for
+            servers ``fanout``, ``serve`` or ``hold``; for servers of channels ``push``, ``shout``,
+            ``join``, ``presence``, ``keep`` or ``rest``; for hubs ``ignore``, ``publish``,
+            ``spread``, ``resume`` or ``scatter``.
         way: the variant of the contender; "" is the default.
         server: the URL of the server, without a path.
         cafile: the file of the CA certificate that a client must trust, for ``wss://``.

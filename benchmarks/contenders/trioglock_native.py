@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -20,6 +21,7 @@ from trioglock import (
     connect,
     serve,
 )
+from trioglock.codecs import JSON
 from trioglock.pubsub import Hub, Message
 
 from ..certificates import server_context
@@ -99,6 +101,13 @@ class EchoServerSocket(Socket[None]):
 
     def handle_receive(self, frame: Any, state: None) -> tuple[Any, None]:
         return Reply(frame), None
+
+
+def _message(job: Job) -> dict[str, Any]:
+    """Return a message without an id, which takes about ``job.size`` bytes as JSON."""
+    empty = {"method": "order", "params": {"side": "buy", "note": ""}}
+    rest = max(job.size - len(json.dumps(empty)), 0)
+    return {"method": "order", "params": {"side": "buy", "note": "x" * rest}}
 
 
 async def echo_handler(conn: Connection[None]) -> None:
@@ -220,6 +229,43 @@ class Trioglock(TrioContender, TrioHosting):
             began = time.perf_counter()
             await conn.send(job.message)
             await socket.done.wait()
+            return time.perf_counter() - began
+
+    async def request(self, job: Job) -> float:
+        """Repeatedly send a request and wait for its reply, which the server echoes."""
+        return await self._request(job, JSON())
+
+    async def request_msgspec(self, job: Job) -> float:
+        """The same with a faster library for JSON."""
+        return await self._request(job, JSON(library="msgspec"))
+
+    async def _request(self, job: Job, codec: JSON[Any]) -> float:
+        async with connect(job.url(), codec=codec, proxy=None) as conn:
+            request, message = conn.request, _message(job)
+            began = time.perf_counter()
+            for _ in range(job.count):
+                await request(message)
+            return time.perf_counter() - began
+
+    async def request_hand(self, job: Job) -> float:
+        """The same without :meth:`Connection.request` and a codec."""
+        async with self._connect(job) as conn:
+            send, receive, message = conn.send, conn.receive, _message(job)
+            began = time.perf_counter()
+            for number in range(job.count):
+                await send(json.dumps({**message, "id": number}))
+                assert json.loads(await receive())["id"] == number
+            return time.perf_counter() - began
+
+    async def request_echo(self, job: Job) -> float:
+        """The echo of the bytes of a request."""
+        async with self._connect(job) as conn:
+            send, receive = conn.send, conn.receive
+            text = json.dumps({**_message(job), "id": job.count}, separators=(",", ":"))
+            began = time.perf_counter()
+            for _ in range(job.count):
+                await send(text)
+                await receive()
             return time.perf_counter() - began
 
     async def tasks(self, job: Job) -> float:
