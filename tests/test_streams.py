@@ -93,8 +93,8 @@ async def socket_pairs() -> AsyncIterator[Callable[[], Awaitable[Pair]]]:
         nursery.cancel_scope.cancel()
 
 
-def clogged(make: Callable[[], Awaitable[Pair]]) -> Callable[[], Awaitable[Pair]]:
-    """Fill both directions until a sender waits."""
+def clogged(make: Callable[[], Awaitable[Pair]], seconds: float) -> Callable[[], Awaitable[Pair]]:
+    """Fill both directions until the senders have waited for ``seconds``."""
 
     async def fill(stream: WebSocketStream) -> None:
         while True:
@@ -105,7 +105,7 @@ def clogged(make: Callable[[], Awaitable[Pair]]) -> Callable[[], Awaitable[Pair]
         async with trio.open_nursery() as nursery:
             for stream in pair:
                 nursery.start_soon(fill, stream)
-            await wait_all_tasks_blocked(0.02)
+            await wait_all_tasks_blocked(seconds)
             nursery.cancel_scope.cancel()
         return pair
 
@@ -115,14 +115,15 @@ def clogged(make: Callable[[], Awaitable[Pair]]) -> Callable[[], Awaitable[Pair]
 @pytest.mark.slow
 async def test_conforms_over_the_memory_transport(autojump_clock: MockClock) -> None:
     async with memory_pairs() as make:
-        await check_half_closeable_stream(make, clogged(make))
+        await check_half_closeable_stream(make, clogged(make, 0.02))
 
 
 @pytest.mark.slow
 async def test_conforms_over_sockets() -> None:
     with trio.fail_after(50):
         async with socket_pairs() as make:
-            await check_half_closeable_stream(make, clogged(make))
+            # On a busy machine, the system may enlarge a buffer or move data a little later.
+            await check_half_closeable_stream(make, clogged(make, 0.2))
 
 
 @asynccontextmanager

@@ -217,13 +217,13 @@ async def test_many_queued_requests() -> None:
                 async with conn.subscribe(key):
                     raise AssertionError
 
-            began = time.perf_counter()
+            began = time.process_time()
             await consume_first(conn)
             for number in range(count):
                 nursery.start_soon(consume, str(number))
                 for _ in range(3):
                     await trio.lowlevel.checkpoint()
-            seconds = time.perf_counter() - began
+            seconds = time.process_time() - began
             assert len(conn._session.send_queue) >= count
             nursery.cancel_scope.cancel()
         conn.abort()
