@@ -425,8 +425,7 @@ async def test_fault_39_a_link_that_has_ended_is_freed_at_once(end: str) -> None
 
 def _count_parts() -> int:
     """Count the parts of links that exist in this process."""
-    parts = {NativeLink, Decoder, Encoder}
-    return sum(type(found) in parts for found in gc.get_objects())
+    return sum(isinstance(found, NativeLink | Decoder | Encoder) for found in gc.get_objects())
 
 
 async def _broken(call: Awaitable[object]) -> bool:
