@@ -168,6 +168,14 @@ def _client_limits() -> Iterator[Limit]:
     yield from _at_least(what + "receive by async for", JSON, "receive", FOR, websockets=1)
     yield from _at_least(what + "send", JSON, "send", SEND, websockets=1)
 
+    what = "`request` with JSON{}"
+    ours, msgspec, by_hand, echo = (entry.label for entry in REQUESTS)
+    table, column = "Requests with JSON", "64 B"
+    limit = "at most 12 us more than the echo"
+    yield Limit(what.format(""), limit, table, column, ours, echo, more=12)
+    yield Limit(what.format(", msgspec"), limit, table, column, msgspec, echo, more=12)
+    yield _at_most(what.format(""), table, column, ours, by_hand, 1.1)
+
 
 def _connection_limits() -> Iterator[Limit]:
     what = "1,000 connections x 64 B echo"
@@ -176,14 +184,6 @@ def _connection_limits() -> Iterator[Limit]:
     what = "20,000 tasks that send at once, cost per message"
     limit = "at most 1.5 x 2,000 tasks"
     yield Limit(what, limit, "Many tasks, one connection", "64 B", many, few, at_most=1.5)
-
-    what = "`request` with JSON{}"
-    ours, msgspec, by_hand, echo = (entry.label for entry in REQUESTS)
-    table, column = "Requests with JSON", "64 B"
-    limit = "at most 12 us more than the echo"
-    yield Limit(what.format(""), limit, table, column, ours, echo, more=12)
-    yield Limit(what.format(", msgspec"), limit, table, column, msgspec, echo, more=12)
-    yield _at_most(what.format(""), table, column, ours, by_hand, 1.1)
 
     what = "connections opened by a client"
     limit = f"not slower than {WEBSOCKETS}"

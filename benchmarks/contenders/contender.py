@@ -90,9 +90,11 @@ class Contender(ABC):
 
     async def echo(self, job: Job) -> float:
         """Repeatedly send a message and wait for its echo."""
+        return await self._echo(job, job.message)
+
+    async def _echo(self, job: Job, message: str | bytes) -> float:
         async with self.open(job) as connection:
             send, receive = connection.send, connection.receive
-            message = job.message
             began = time.perf_counter()
             for _ in range(job.count):
                 await send(message)

@@ -259,14 +259,8 @@ class Trioglock(TrioContender, TrioHosting):
 
     async def request_echo(self, job: Job) -> float:
         """The echo of the bytes of a request."""
-        async with self._connect(job) as conn:
-            send, receive = conn.send, conn.receive
-            text = json.dumps({**_message(job), "id": job.count}, separators=(",", ":"))
-            began = time.perf_counter()
-            for _ in range(job.count):
-                await send(text)
-                await receive()
-            return time.perf_counter() - began
+        message = {**_message(job), "id": job.count}
+        return await self._echo(job, json.dumps(message, separators=(",", ":")))
 
     async def tasks(self, job: Job) -> float:
         """Send from ``batch`` tasks at the same time, one message each, and repeat this."""
