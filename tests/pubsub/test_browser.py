@@ -233,7 +233,7 @@ class TestInChromium:
             site.silent = False
             page.page.clock.run_for(12_000)
             page.wait_state("open")
-            assert site.ended == [1000]
+            site.wait(lambda: site.ended == [1000])
 
 
 def run_node(*arguments: str) -> Any:
