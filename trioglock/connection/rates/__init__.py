@@ -1,1 +1,1 @@
-"""Limits of messages per second, in both directions: ``send_rate`` and ``rate_limit``."""
+"""Limits of messages per second, in both directions: ``send_rate``, ``message_rate`` and ``byte_rate``."""
