@@ -1,1 +1,1 @@
-"""Limits of messages per second, in both directions: ``send_rate``, ``message_rate`` and ``byte_rate``."""
+"""Limits of messages and bytes per second: ``send_rate``, ``message_rate``, ``byte_rate``."""
