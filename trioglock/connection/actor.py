@@ -24,7 +24,7 @@ from ._sync import NO_WAITERS, ignore
 from .background import Background
 from .hook_watch import watch_hooks
 from .hooks import Hook, HookResults, hook_of, split, split_call
-from .mailbox import SYNC_HOOK, Mailbox, PendingCall, SuspendedHook, run_now, start
+from .mailbox import SYNC_HOOK, Mailbox, PendingCall, SuspendedHook, run_now
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -401,9 +401,13 @@ class Actor(Generic[StateT]):
         try:
             returned = hook.call(message, self.state)
             if hook.is_async:
-                returned = start(returned)
-                if isinstance(returned, SuspendedHook):
-                    return returned
+                nurseries = len(trio.lowlevel.current_task().child_nurseries)
+                try:
+                    request = returned.send(None)
+                except StopIteration as done:
+                    returned = done.value
+                else:
+                    return SuspendedHook(returned, request, nurseries)
             if returned.__class__ is not tuple or len(returned) != 2:
                 returned = split(hook, returned)
             frame, state = returned

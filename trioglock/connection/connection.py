@@ -123,7 +123,7 @@ class Connection(Generic[StateT, MessageT_co]):
                 iterable = await actor.send_queued(message)
             else:
                 sent = actor.send(message)
-                if isinstance(sent, SuspendedHook):
+                if sent is not None and isinstance(sent, SuspendedHook):
                     sent = await actor.finish_send(sent)
                 iterable = sent
         finally:

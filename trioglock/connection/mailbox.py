@@ -24,7 +24,7 @@ from ..errors import UsageError
 from ._sync import NO_WAITERS
 from .background import Background
 
-__all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "SuspendedHook", "run_now", "start"]
+__all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "SuspendedHook", "run_now"]
 
 T = TypeVar("T")
 
@@ -236,20 +236,6 @@ def run_now(job: Coroutine[Any, Any, T]) -> T:
         return result
     job.close()
     raise AssertionError("a plain hook cannot suspend")
-
-
-def start(hook: Coroutine[Any, Any, Any]) -> Any:
-    """Run an async hook until it returns or suspends.
-
-    Returns:
-        Its result, or a :class:`SuspendedHook`, which the current task must await.
-    """
-    nurseries = len(trio.lowlevel.current_task().child_nurseries)
-    try:
-        request = hook.send(None)
-    except StopIteration as done:
-        return done.value
-    return SuspendedHook(hook, request, nurseries)
 
 
 class SuspendedHook:
