@@ -19,13 +19,13 @@ from .actor import Actor
 from .closing import Deadlines
 from .decoding import InvalidMessages, decode
 from .fragments.queue import FragmentQueue
-from .heartbeat import LinkHeartbeat, Pings, ReadPause
 from .hooks import HookResults
-from .rate_limit import RateLimiter
+from .liveness.heartbeat import LinkHeartbeat, Pings, ReadPause
+from .liveness.stalls import StallWatch
+from .rates.rate_limit import RateLimiter
 from .receive_queue import ReceiveQueue
 from .requests import Requests
 from .send_queue import SendQueue
-from .stalls import StallWatch
 from .subscriptions.driver import SubscriptionDriver
 from .writer import Writer
 

@@ -41,11 +41,11 @@ from .background import Background
 from .closing import TRANSITIONS, CloseState, Deadlines, Status, Trigger
 from .decoding import InvalidMessages
 from .fragments.queue import FragmentQueue
-from .heartbeat import Pings
 from .hooks import EncodingHookResults, HookResults
 from .link import LinkEnd, LinkTasks
-from .paced_queue import PacedSendQueue
-from .pacing import Pacer
+from .liveness.heartbeat import Pings
+from .rates.paced_queue import PacedSendQueue
+from .rates.pacing import Pacer
 from .receive_queue import ReceiveQueue
 from .requests import Requests
 from .send_queue import SendQueue

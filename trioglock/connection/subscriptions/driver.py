@@ -17,7 +17,7 @@ from ...hooks import overrides
 from ...options import check_seconds, check_whole
 from .._sync import ignore
 from ..closing import CloseState
-from ..paced_queue import PacedSendQueue
+from ..rates.paced_queue import PacedSendQueue
 from ..send_queue import SendQueue
 from ..writer import Writer
 from .machine import SubscriptionMachine, Subscriptions

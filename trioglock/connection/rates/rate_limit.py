@@ -7,8 +7,8 @@ from typing import Any
 
 import trio
 
-from ..frames import Close, Event, Fragment, Violation
-from ..options import Rate
+from ...frames import Close, Event, Fragment, Violation
+from ...options import Rate
 
 __all__ = ["RateLimiter"]
 
