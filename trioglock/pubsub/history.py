@@ -316,7 +316,7 @@ class ChannelLogs:
             self._has_warned = True
             _logger.warning(
                 "the history has reached %d KiB: the channels that have been idle longest are "
-                "forgotten",
+                "discarded",
                 self._max_bytes >> 10,
             )
         number, logs = min(

@@ -41,8 +41,8 @@ class Client:
     * all other calls raise :class:`Offline` immediately.
 
     Every call that sends an event takes a ``timeout`` in seconds, after which it raises
-    :class:`~trioglock.RequestTimeout`; with None, it waits as long as the link lasts. Any
-    number of tasks may use the client at the same time.
+    :class:`~trioglock.RequestTimeout`; with None, it waits until the link ends. Any number of tasks
+    may use the client at the same time.
     """
 
     def __init__(self, socket: GossipSocket) -> None:
