@@ -173,7 +173,7 @@ class Client:
 
     async def _announce(self, event: str, name: str, timeout: float | None) -> None:
         if "players" in self._socket.state.settings.supports:
-            with suppress(Offline):  # the next heartbeat has the list of players
+            with suppress(Offline):  # the next heartbeat contains the list of players
                 await self._send(event, {"name": name}, timeout)
 
     @property
