@@ -200,7 +200,7 @@ async def test_senders_do_not_wait_while_the_socket_accepts_data() -> None:
         async with trio.open_nursery() as nursery:
             for number in range(50):
                 nursery.start_soon(send, number)
-            for _ in range(2):
+            for _ in range(3):
                 await trio.lowlevel.checkpoint()
             assert len(sent) == 50
         await conn.flush()

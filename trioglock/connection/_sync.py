@@ -92,7 +92,7 @@ class _Abort:
 
 
 class _NoWaiters(Waiters):
-    """A placeholder for all wait lists that no task has needed yet; most are never needed."""
+    """A placeholder for wait lists that no task has needed yet; most are never needed."""
 
     __slots__ = ()
 

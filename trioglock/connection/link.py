@@ -146,7 +146,7 @@ class LinkTasks:
         """Bytes sent, bytes received and messages received."""
         return self._link.bytes_sent, self._link.bytes_received, self.messages
 
-    # The life of the link.
+    # The lifecycle of the link.
 
     async def respond(self, timeout: float | None) -> None:
         """Write the response to the opening handshake, within ``timeout`` seconds."""
@@ -433,7 +433,7 @@ class LinkTasks:
         return None if self._subscriptions is None else self._subscriptions.full_queue
 
     async def _pause(self) -> None:
-        """Pause reading until there is space; TCP then slows the peer down."""
+        """Pause reading until there is space; TCP flow control then slows down the peer."""
         if not self._must_wait():
             return
         queue: Queue = "send_queue"
