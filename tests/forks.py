@@ -141,7 +141,7 @@ async def run_fork(*arguments: str | Path, cwd: Path = ROOT) -> Finished:
         async with getattr(process, name) as stream:
             output[name] = b"".join([chunk async for chunk in stream])
 
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         process = await open_fork(*map(str, arguments), cwd=cwd)
         assert process.stdin is not None
         await process.stdin.aclose()
