@@ -253,7 +253,7 @@ async def test_ends_raised_by_calls(row: list[str], autojump_clock: MockClock) -
         assert loop == "ends"
 
 
-# What comes out of the block.
+# Exceptions raised by the block.
 
 
 async def refused(case: Case, times: int) -> None:

@@ -46,15 +46,16 @@ class Channels:
     refused with 404, and other versions of the protocol with 403. An ASGI server refuses all of
     them with 403.
 
-    Each client has a queue for broadcasts that its connection cannot take yet. A client whose queue
-    is full, with ``max_queue`` and ``max_queue_bytes`` of the hub, is closed with 1013.
+    Each client has a queue for broadcasts that its connection cannot accept yet, limited by
+    ``max_queue`` and ``max_queue_bytes`` of the hub. If the queue is full, the connection is closed
+    with 1013.
 
-    The reply to a message that exceeds a limit is an error. A client that continues until more
-    messages have been refused than the limit allows is closed with 1008.
+    The reply to a message that exceeds a limit is an error. If the client continues until more
+    messages have been refused than the limit allows, its connection is closed with 1008.
 
     Args:
         routes: the :class:`Channel` class for each topic pattern: a topic such as ``"lobby"``, or a
-            prefix and a final ``*`` such as ``"room:*"``. The first match counts.
+            prefix and a final ``*`` such as ``"room:*"``. The first match is used.
         hub: carries broadcasts and disconnects between processes. It must be open while the server
             runs.
         connect: called with the :class:`ConnectRequest` of each client, plain or async. It returns
@@ -65,16 +66,16 @@ class Channels:
             By default connections have no id.
         refresh: called with a new ``access_token`` that a client has pushed and the current user,
             plain or async. It returns the user or :class:`Credentials`, or None to refuse the
-            token. Without it, credentials cannot be renewed, and the event ``access_token`` is like
-            any other.
+            token. Without it, credentials cannot be renewed, and ``access_token`` is an ordinary
+            event.
         max_topics: maximum number of topics that one client may have joined.
         message_rate: the limit on messages of one client, including joins and heartbeats; None for
-            no limit. The first ``messages`` of them may come at once.
+            no limit. The first ``messages`` of them may arrive at once.
         join_rate: the same for joins and new tokens, successful or not.
 
     Raises:
-        InvalidOption: an argument has the wrong type or value.
-        UsageError: a class has a history, and the hub was opened without one.
+        InvalidOption: an argument has the wrong type or value. UsageError: a class has a history,
+            but the hub was opened without one.
     """
 
     _socket_class: ClassVar[type[ChannelsSocket]] = ChannelsSocket
@@ -174,8 +175,8 @@ class Channels:
     async def disconnect(self, id: str) -> None:  # noqa: A002 - the term of Phoenix
         """Close all connections that have the given id, in all processes of the hub, with 1001.
 
-        Phoenix clients connect again, so that ``connect`` can refuse them. The method cannot
-        determine whether there is such a connection, so it always returns None.
+        Phoenix clients connect again; ``connect`` can then refuse them. The method always returns
+        None, because it cannot determine whether there is such a connection.
 
         Args:
             id: the id, as returned by the function ``id``.

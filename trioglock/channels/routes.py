@@ -18,7 +18,7 @@ ChannelClass: TypeAlias = type[Channel[Any]]
 
 
 class ChannelRoutes:
-    """Finds the channel class of a topic. The first pattern that matches counts, as in Phoenix.
+    """Finds the channel class of a topic. As in Phoenix, the first pattern that matches is used.
 
     Args:
         routes: the class for each pattern.
@@ -70,7 +70,7 @@ class ChannelRoutes:
         if pattern.endswith("*"):
             self._prefixes.append((name, kind))
         else:
-            # Patterns that come later do not match these topics.
+            # Later patterns do not match these topics.
             self._exact[pattern] = kind
 
     def find(self, topic: str) -> ChannelClass | None:

@@ -27,7 +27,7 @@ __all__ = [
     "print_log",
 ]
 
-# The reader, or the terminal, is gone.
+# The reader or the terminal is gone.
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
 
 
@@ -109,7 +109,7 @@ def is_stopped() -> bool:
     """Whether stdout is a terminal that accepts nothing, for example after Ctrl-S.
 
     The thread of a prompt may be blocked in a write to it. It holds the lock of the stream, for
-    which a flush, also that of Python at exit, would wait.
+    which a flush, including Python's flush at exit, would wait.
     """
     descriptor = descriptor_of(sys.stdout)
     if descriptor is None or sys.platform == "win32":

@@ -131,7 +131,7 @@ class SendQueue:
         self.close_taken: bool = False
         """Whether the writer has taken the Close frame."""
         self.message: OutgoingMessage | None = None
-        """The message that is sent in fragments; data behind it waits for its end."""
+        """The message that is being sent in fragments; later data waits until it ends."""
         self._urgent_batch = math.inf
         self._limit = limit
         # These are rarely used: as empty tuples, they take no memory and are cheap to test.
@@ -150,7 +150,7 @@ class SendQueue:
         self._done = 0  # data frames ever written or in doubt
         self._data_lost = False  # data was dropped because the connection is ending
         self._senders = Waiters()
-        self._awake = 0  # senders that were woken and have not run yet
+        self._awake = 0  # senders that have been woken but have not run yet
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
         self._message_waiters = self._release_waiters = NO_WAITERS
@@ -240,7 +240,7 @@ class SendQueue:
         return self._data[-count:]
 
     def remove(self, frames: Sequence[QueuedMessage]) -> None:
-        """Remove data frames, these very objects, as if they had not been queued."""
+        """Remove data frames, by identity, as if they had not been queued."""
         if not frames:
             return
         removed = set(map(id, frames))
@@ -399,13 +399,13 @@ class SendQueue:
             self.threshold = self._limit
 
     def _wake_senders(self) -> None:
-        """Wake the reader, and as many senders as probably fit."""
+        """Wake the reader, and as many senders as there is probably space for."""
         space = self._limit - self.size
         if space <= 0:
             return
         self._space_waiters.unpark_all()
         if self._senders:
-            # Messages of one connection are often of similar size.
+            # The messages of a connection are often of similar size.
             count = len(self._batch) * space // self._writing if self._writing else 1
             count = max(1, count) - self._awake
             if count > 0:
@@ -551,7 +551,7 @@ class SendQueue:
         self._finish_batch()
 
     def single(self) -> QueuedMessage | None:
-        """Return the only frame if it is data; None if a task is waiting for it to be written."""
+        """Return the only frame if it is data; None if a task is waiting until it is written."""
         data = self._data
         if len(data) != 1 or self._pongs or self._urgent or self._first or self._barriers:
             return None

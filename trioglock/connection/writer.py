@@ -1,4 +1,4 @@
-"""The writer: decides when queued frames leave, and is the only user of a link's sending side.
+"""The writer decides when queued frames are written, and is the only user of a link's sending side.
 
 If the writer is idle, the task that queues a frame writes it immediately, as far as the socket
 accepts it without waiting. For an echo, this saves two rounds of the scheduler. It happens once for
@@ -188,7 +188,7 @@ class Writer:
     def _make_space(self) -> bool:
         """Write the frames collected since :meth:`cork`; return whether there is space now.
 
-        A queue that is full only because its frames are held back does not belong to a slow peer.
+        A queue that is full only because its frames are held back does not indicate a slow peer.
         """
         if self._corked:
             self.uncork()
@@ -220,7 +220,7 @@ class Writer:
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
         """Write or queue replies ahead of the data that :meth:`release` allows."""
-        corks = self.cork()  # a link that ends meanwhile sends all of them or none
+        corks = self.cork()  # if the link ends in the meantime, all or none of them are sent
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self._send_queue.put_first(frame)

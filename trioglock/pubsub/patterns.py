@@ -32,7 +32,7 @@ def compile_pattern(pattern: str) -> Matcher:
     first, *others = _segments(pattern.encode())
     expression = first
     if others:
-        # It suffices to find each segment at its first occurrence, without backtracking.
+        # Finding each segment at its first occurrence is sufficient, so no backtracking is needed.
         expression += b"".join(b"(?>.*?%s)" % segment for segment in others[:-1])
         expression += b".*" + others[-1]
     match = re.compile(expression, re.DOTALL).fullmatch

@@ -68,7 +68,7 @@ class Router:
         return f"<Router {self.noun or '(no noun)'}, {len(self._handlers)} handlers>"
 
     if TYPE_CHECKING:
-        # In a class of a channel, a Router takes the place of a method.
+        # In a channel class, a Router can replace a method.
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     # Defining.
@@ -98,7 +98,7 @@ class Router:
     def fallback(self, handler: HandlerT) -> HandlerT:
         """Decorate the handler of all other events, which are ignored by default.
 
-        The same as ``on("*")``.
+        It is the same as ``on("*")``.
 
         Raises:
             DuplicateHandler, InvalidOption, UsageError: as for :meth:`on`.
@@ -161,7 +161,7 @@ class Router:
         handler = self._handlers.get(name)
         if handler is not None:
             return handler
-        # The peer chooses the name: do not try more parts than any pattern has.
+        # The peer chooses the name, so do not try more parts than any pattern has.
         nouns = name.split("/", self._depth)[:-1] if self._depth else []
         while nouns:
             handler = self._handlers.get("/".join([*nouns, "*"]))

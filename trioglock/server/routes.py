@@ -40,7 +40,7 @@ class HandshakeTarget(ABC):
 
     @abstractmethod
     def _select_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
-        """Select the subprotocol, unless an option of the server selects it."""
+        """Select the subprotocol, unless an option of the server does."""
 
     @abstractmethod
     async def _admit(self, request: Request) -> object:

@@ -68,7 +68,7 @@ class WebSocketURL:
 
     secure: bool
     host: str
-    """What to connect to: a name, perhaps with a final dot, or an address, perhaps with a zone."""
+    """The host: a name (possibly with a final dot) or an address (possibly with a zone)."""
     port: int
     target: str
     """The path and the query as they are sent."""
@@ -288,7 +288,7 @@ def normalize_host(host: str) -> str:
 
 
 def _encode_name(name: str) -> str:
-    # Only labels that are not ASCII: others may contain underscores, which IDNA forbids.
+    # Only labels that are not ASCII, because others may contain underscores, which IDNA forbids.
     try:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
         labels = [

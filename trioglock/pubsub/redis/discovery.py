@@ -1,8 +1,8 @@
 """Finding the server of a hub by asking sentinels or the nodes of a cluster.
 
-This module does not use a library. The one for trio, coredis 6.9, reads messages ahead into
-unbounded queues, and cannot check the role of a server together with each write, as
-``CommandPipeline`` does. With ``RedisConnection``, finding an address takes only one command.
+This module does not use a library. coredis 6.9, the library for trio, reads messages ahead into
+unbounded queues, and cannot check the role of a server with each write, as ``CommandPipeline``
+does. With ``RedisConnection``, finding an address takes only one command.
 """
 
 from __future__ import annotations

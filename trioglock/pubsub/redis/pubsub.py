@@ -103,8 +103,8 @@ class PubSubReceiver(ReconnectingConnection):
             self._work.unpark()
 
     def unsubscribe(self, channels: ChannelFilter) -> None:
-        # The command is sent with the next subscription, after the next message or after a while.
-        # This must not wake a task, because garbage collection may call it.
+        # The command is sent with the next subscription, after the next message, or after some
+        # time. This must not wake a task, because garbage collection may call it.
         self._interest.remove(channels)
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:
@@ -381,7 +381,7 @@ class PubSubReceiver(ReconnectingConnection):
 
 
 async def deliver_all(deliver: Deliver, events: Iterable[Event]) -> None:
-    """Deliver events, and let other tasks run from time to time."""
+    """Deliver events, and regularly let other tasks run."""
     started = time.perf_counter()
     for event in events:
         deliver(event)

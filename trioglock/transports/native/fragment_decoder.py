@@ -16,7 +16,7 @@ PIECE = 2**16
 
 
 class FragmentDecoder(Decoder):
-    """Returns every message as fragments, which need not be those of the peer.
+    """Returns every message as fragments, which may differ from those that the peer sent.
 
     A frame is returned in pieces as it arrives and as it is inflated, so no frame and no message is
     too large. Text is split between characters.

@@ -68,7 +68,7 @@ class NonblockingIO(trio.abc.AsyncResource):
 
     @abstractmethod
     async def send_all(self, data: bytes | memoryview) -> None:
-        """Write all bytes; a scheduling point only if the socket buffer is full.
+        """Write all bytes; a checkpoint only if the socket buffer is full.
 
         Raises:
             OSError, trio.ClosedResourceError: the stream broke.
@@ -155,7 +155,7 @@ def choose_io(stream: trio.abc.Stream) -> ByteIO:
     """Return the fastest object to read and write ``stream`` with."""
     if isinstance(stream, NonblockingIO):
         return stream
-    # A subclass may override anything; and on Windows a socket is not a file.
+    # A subclass may override methods, and on Windows a socket is not a file.
     if os.name == "posix" and stream.__class__ is trio.SocketStream:
         return SocketIO(stream)
     return stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from ..options import Rate
+from ...options import Rate
 
 __all__ = ["Pacer"]
 

@@ -14,14 +14,14 @@ from contextvars import Context
 
 import trio
 
-from .._timer import Entry, current_timer
-from ..disconnect import HeartbeatTimeout
-from ..frames import Ping
-from ..options import FlowOptions
-from ..transports import Link
-from ._sync import NO_WAITERS
-from .send_queue import SendQueue, checked_frame
-from .writer import Writer
+from ..._timer import Entry, current_timer
+from ...disconnect import HeartbeatTimeout
+from ...frames import Ping
+from ...options import FlowOptions
+from ...transports import Link
+from .._sync import NO_WAITERS
+from ..send_queue import SendQueue, checked_frame
+from ..writer import Writer
 
 __all__ = ["LinkHeartbeat", "Pings", "ReadPause"]
 

@@ -13,12 +13,12 @@ from contextvars import Context
 
 import trio
 
-from .._timer import Entry, current_timer
-from ..disconnect import Stalled
-from ..options import StallTimeout
-from ..transports import Link
+from ..._timer import Entry, current_timer
+from ...disconnect import Stalled
+from ...options import StallTimeout
+from ...transports import Link
+from ..send_queue import SendQueue
 from .heartbeat import ReadPause
-from .send_queue import SendQueue
 
 __all__ = ["StallWatch"]
 

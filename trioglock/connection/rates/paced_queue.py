@@ -8,11 +8,11 @@ from typing import Any
 
 import trio
 
-from .._timer import Entry, current_timer
-from ..frames import Close, Fragment, Ping, Pong
-from ._sync import ignore
+from ..._timer import Entry, current_timer
+from ...frames import Close, Fragment, Ping, Pong
+from .._sync import ignore
+from ..send_queue import QueuedFrame, QueuedMessage, SendQueue, size_of
 from .pacing import Pacer
-from .send_queue import QueuedFrame, QueuedMessage, SendQueue, size_of
 
 __all__ = ["PacedSendQueue"]
 
