@@ -27,7 +27,7 @@ __all__ = ["Channels"]
 
 MESSAGE_RATE = Rate(2000, per=2)
 JOIN_RATE = Rate(500, per=10)
-"""Clients repeat joins that fail after 1, 2, 5 and then every 10 seconds, possibly 100 of them."""
+"""Clients repeat failed joins, possibly 100 of them, after 1, 2, 5 and then every 10 seconds."""
 
 
 class Channels:
@@ -144,7 +144,7 @@ class Channels:
             topic: the topic, such as ``"room:1"``.
             event: the name of the event.
             payload: a JSON value, or ``bytes`` for a binary message.
-            keep: whether the event is kept, and has an id, if the class has a history.
+            keep: if the class has a history, whether the event is kept and has an id.
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.

@@ -1,4 +1,4 @@
-"""Ids: the connections of this process that :meth:`.Channels.disconnect` closes."""
+"""The connections of this process by id, for :meth:`.Channels.disconnect`."""
 
 from __future__ import annotations
 

@@ -310,7 +310,7 @@ class Channel:
             timeout: total seconds to wait; by default the channel's timeout.
 
         Returns:
-            The reply, whatever its status.
+            The reply, with any status.
 
         Raises:
             PushTimeout: no reply arrived in time. Not every event has a reply; see :meth:`send`.
