@@ -56,8 +56,8 @@ class Channels:
     Args:
         routes: the :class:`Channel` class for each topic pattern: a topic such as ``"lobby"``, or a
             prefix and a final ``*`` such as ``"room:*"``. The first match is used.
-        hub: carries broadcasts and disconnects between processes. It must be open while the server
-            runs.
+        hub: transfers broadcasts and disconnects between processes. It must be open while the
+            server runs.
         connect: called with the :class:`ConnectRequest` of each client, plain or async. It returns
             the user, or :class:`Credentials` with the user and the time at which the connection is
             closed, or None to refuse the client with 403. By default every client may connect, and

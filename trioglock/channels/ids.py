@@ -44,7 +44,7 @@ class IdIndex:
     """The connections of this process that have an id.
 
     Args:
-        hub: carries the messages to them.
+        hub: transfers the messages to them.
     """
 
     def __init__(self, hub: Hub) -> None:

@@ -423,7 +423,7 @@ class SendQueue:
         self.wake_message()
 
     def wake_message(self) -> None:
-        """Wake the senders of messages in fragments, which then check what has changed."""
+        """Wake the senders of messages in fragments, which then check the new state."""
         if self.message is not None:
             self._progress_waiters.unpark_all()
             self._message_waiters.unpark_all()
@@ -558,7 +558,7 @@ class SendQueue:
         return data[0] if self.size < self._limit else None
 
     def take_single(self) -> QueuedMessage:
-        """Remove and return what :meth:`single` has returned, as if it had not been queued."""
+        """Remove and return the frame of :meth:`single`, as if it had not been queued."""
         self.size = 0
         self._queued -= 1
         return self._data.pop()

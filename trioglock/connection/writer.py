@@ -297,8 +297,8 @@ class Writer:
         """Collect the frames queued from now on, to send them in one write.
 
         Returns:
-            Whether this call has corked the writer. A second call changes nothing: the first
-            :meth:`uncork` writes what both have collected.
+            Whether this call has corked the writer. A second call has no effect: the first
+            :meth:`uncork` writes all collected frames.
         """
         if not self._idle:
             return False
@@ -419,7 +419,7 @@ class Writer:
         return batch if self._link.takes_prepared else _unprepared(batch)
 
     def _emit_sent(self, batch: Sequence[QueuedFrame]) -> None:
-        """Emit ``FrameSent``; frames that a listener sends meanwhile are queued after these."""
+        """Emit ``FrameSent``; frames that a listener sends are queued after these."""
         idle, self._idle = self._idle, False
         try:
             self._emitter.frames_sent(batch)

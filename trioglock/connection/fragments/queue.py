@@ -134,11 +134,11 @@ class FragmentQueue(ReceiveQueue):
     # The receivers' side.
 
     def wake(self) -> None:
-        """Wake all receivers, which then check what has changed."""
+        """Wake all receivers, which then check the new state."""
         self._readers.unpark_all()
 
     def notify(self) -> None:
-        # Wake all receivers: a waiting block cannot take what a hook delivers.
+        # Wake all receivers, because a waiting block cannot take a message that a hook delivers.
         self.wake()
 
     async def park(self) -> None:

@@ -270,7 +270,7 @@ class Channel:
                 else:
                     show_offline(status.error)
 
-        The first status is the current one; then a status follows each change. A slow loop gets
+        The first status is the current one; then a status follows each change. A slow loop receives
         only the latest status. The loop ends after the status with ``ended``. It does not raise
         errors; :meth:`receive` does.
         """
