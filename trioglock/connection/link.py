@@ -217,9 +217,8 @@ class LinkTasks:
     def _stall(self, stalled: Stalled) -> None:
         """Drop the link of a peer that sends no data.
 
-        The peer may be alive, so it receives a Close frame.
-
-        With 1000 or 1001, services that let clients resume would end the session.
+        The peer may be alive, so it receives a Close frame. After 1000 or 1001, services that let
+        clients resume would end the session.
         """
         self._set_end(stalled)
         self._deadlines.link.cancel()
