@@ -154,7 +154,7 @@ class SendQueue:
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
         self._message_waiters = self._release_waiters = NO_WAITERS
-        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including future ones
+        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including future frames
 
     def __len__(self) -> int:
         return len(self._data)
@@ -434,11 +434,11 @@ class SendQueue:
         await self._message_waiters.park()
 
     async def wait_progress(self) -> None:
-        """Wait until something has been written. The caller must then check its condition."""
+        """Wait until data has been written. The caller must then check its condition."""
         await self._progress_waiters.park()
 
     def barrier(self) -> Barrier:
-        """Return a barrier after everything queued now."""
+        """Return a barrier after all data that is queued now."""
         barrier = Barrier(self._queued)
         if self._data_lost:
             barrier.written = False

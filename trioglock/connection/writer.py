@@ -3,8 +3,8 @@
 If the writer is idle, the task that queues a frame writes it immediately, as far as the socket
 accepts it without waiting. For an echo, this saves two rounds of the scheduler. It happens once for
 each received chunk. Further frames are written at the end of the scheduler's turn, all in one
-write; see :mod:`.fanout`. The writer's task writes what the socket does not accept immediately, and
-serves links that cannot write without waiting. It is started when it is first needed.
+write; see :mod:`.fanout`. The writer's task, which is started when it is first needed, writes bytes
+that the socket does not accept immediately, and serves links that cannot write without waiting.
 """
 
 from __future__ import annotations
