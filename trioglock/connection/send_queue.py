@@ -154,7 +154,7 @@ class SendQueue:
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
         self._message_waiters = self._release_waiters = NO_WAITERS
-        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including future frames
+        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including those not begun
 
     def __len__(self) -> int:
         return len(self._data)

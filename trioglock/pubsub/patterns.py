@@ -62,7 +62,7 @@ def _segments(pattern: bytes) -> list[bytes]:
 
 
 def _parse_set(pattern: bytes, position: int) -> tuple[bytes, int]:
-    """Return the regular expression of a set, and the position after it; the end closes an open set."""
+    """Return the regular expression of a set, and the position after it; the end closes it."""
     negated = pattern[position : position + 1] == b"^"
     position += negated
     listed: set[int] = set()
