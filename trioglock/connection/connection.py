@@ -93,7 +93,7 @@ class Connection(Generic[StateT, MessageT_co]):
 
         An async iterable is sent as one message, with a frame for each item (RFC 6455, section
         5.4): text if it yields ``str``, binary if it yields bytes-like objects or nothing. The call
-        returns when the last frame has been passed to the operating system. Meanwhile other
+        returns when the last frame has been passed to the operating system. In the meantime, other
         messages wait, but control frames are sent. If the iterable raises or the call is cancelled
         after the first item, the message cannot be completed, so the link closes with 1011.
 
