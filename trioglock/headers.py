@@ -19,7 +19,7 @@ is_token: Callable[[str], re.Match[str] | None] = re.compile(
 ).fullmatch
 """Whether a text may be the name of a header or a subprotocol (RFC 9110, section 5.6.2)."""
 
-# The characters of a value (RFC 9110, section 5.5): no control characters but the tab, and only
+# The characters of a value (RFC 9110, section 5.5): no control characters except the tab, and only
 # characters of latin-1.
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
@@ -151,7 +151,7 @@ class Headers(Mapping[str, str]):
         return hash(self._texts)
 
     def __repr__(self) -> str:
-        # Headers end up in logs and tracebacks.
+        # Headers appear in logs and tracebacks.
         return f"Headers({list(self.redacted().pairs())!r})"
 
 

@@ -403,7 +403,7 @@ class ChannelActor:
 
     def _add_push(self, job: _Job) -> bool:
         socket, size = self._socket, self._socket.frame_size
-        # A single message may wait, whatever its size.
+        # A single message of any size may wait.
         if 0 < socket.waiting_size > MAX_PENDING_SIZE - size:
             return False
         if not self._add(job._replace(size=size)):

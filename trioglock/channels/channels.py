@@ -27,7 +27,7 @@ __all__ = ["Channels"]
 
 MESSAGE_RATE = Rate(2000, per=2)
 JOIN_RATE = Rate(500, per=10)
-"""Clients repeat joins that fail after 1, 2, 5 and then every 10 seconds, possibly 100 of them."""
+"""Clients repeat failed joins, possibly 100 of them, after 1, 2, 5 and then every 10 seconds."""
 
 
 class Channels:
@@ -56,8 +56,8 @@ class Channels:
     Args:
         routes: the :class:`Channel` class for each topic pattern: a topic such as ``"lobby"``, or a
             prefix and a final ``*`` such as ``"room:*"``. The first match is used.
-        hub: carries broadcasts and disconnects between processes. It must be open while the server
-            runs.
+        hub: transfers broadcasts and disconnects between processes. It must be open while the
+            server runs.
         connect: called with the :class:`ConnectRequest` of each client, plain or async. It returns
             the user, or :class:`Credentials` with the user and the time at which the connection is
             closed, or None to refuse the client with 403. By default every client may connect, and
@@ -144,7 +144,7 @@ class Channels:
             topic: the topic, such as ``"room:1"``.
             event: the name of the event.
             payload: a JSON value, or ``bytes`` for a binary message.
-            keep: whether the event is kept, and has an id, if the class has a history.
+            keep: if the class has a history, whether the event is kept and has an id.
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.

@@ -36,7 +36,7 @@ _is_supported = re.compile(r"2\.0\.[0-9]+").fullmatch
 
 
 class ConnectRequest(Request):
-    """The argument of ``connect``: the request of a client that wants to connect."""
+    """The argument of ``connect``: the request of a connecting client."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Ids: the connections of this process that :meth:`.Channels.disconnect` closes."""
+"""The connections of this process by id, for :meth:`.Channels.disconnect`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class IdIndex:
     """The connections of this process that have an id.
 
     Args:
-        hub: carries the messages to them.
+        hub: transfers the messages to them.
     """
 
     def __init__(self, hub: Hub) -> None:

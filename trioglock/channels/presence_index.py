@@ -1,4 +1,4 @@
-"""The presence entries that a process knows, by topic and key, and their latest changes."""
+"""The presence entries known to a process, by topic and key, and their latest changes."""
 
 from __future__ import annotations
 

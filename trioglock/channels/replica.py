@@ -94,8 +94,8 @@ class PresenceReplica:
     """The presence of all processes as one of them knows it.
 
     Call :meth:`tick` every :data:`TICK_SECONDS`, :meth:`receive` with each message of the others,
-    and publish what :meth:`take_messages` returns, soon after :attr:`has_messages` is true. Changes
-    of the entries are in :attr:`index`.
+    and publish the messages from :meth:`take_messages` soon after :attr:`has_messages` is true.
+    Changes of the entries are in :attr:`index`.
 
     Args:
         name: identifies this process. Only one process may have it at a time.

@@ -90,7 +90,7 @@ class TopicIndex:
     """The members of all topics in this process.
 
     Args:
-        hub: carries the messages.
+        hub: transfers the messages.
     """
 
     def __init__(self, hub: Hub) -> None:

@@ -138,7 +138,7 @@ class Prompt:
         """Return the next typed line.
 
         Raises:
-            EndOfInput: Ctrl-D was typed, or the terminal is gone.
+            EndOfInput: Ctrl-D was typed, or the terminal was closed.
             PromptInterrupted: Ctrl-C was typed.
         """
         while not self._lines:

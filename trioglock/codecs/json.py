@@ -44,9 +44,9 @@ class JSON(Codec[DecodedT_co]):
 
     Args:
         into: the type to decode into: a ``msgspec.Struct``, a dataclass, a ``TypedDict``, a union
-            of tagged types, or anything else that ``msgspec`` converts to. With it, all types that
-            ``msgspec`` supports can be encoded. By default, messages are decoded into dicts, lists,
-            strings, numbers, booleans and None.
+            of tagged types, or anything else that ``msgspec`` converts to. With ``into``, all types
+            that ``msgspec`` supports can be encoded. By default, messages are decoded into dicts,
+            lists, strings, numbers, booleans and None.
         library: ``"json"`` is the standard library, the default. ``"msgspec"`` and ``"orjson"`` are
             faster, and must be installed separately. ``into`` needs ``"msgspec"``, which is then
             the default.
@@ -206,7 +206,7 @@ def _read(frame: str | bytes) -> Any:
         message, end = _scan(text, 0)
     except StopIteration:
         end = -1
-    # White space around the value, or an error.
+    # There is white space around the value, or an error.
     return message if end == len(text) else _decoder.decode(text)
 
 

@@ -111,7 +111,7 @@ class Fanout:
     async def _write_corked(self) -> None:
         began = time.perf_counter()
         while self.corked:
-            # A telemetry listener may start another fan-out meanwhile.
+            # A telemetry listener may start another fan-out in the meantime.
             writers = self.corked[:WRITES_PER_CHECK]
             del self.corked[:WRITES_PER_CHECK]
             for writer in _write_singles(writers):

@@ -215,9 +215,10 @@ class LinkTasks:
         self._emitter.heartbeat_missed(timeout)
 
     def _stall(self, stalled: Stalled) -> None:
-        """Drop the link of a peer that sends no data; it may be alive, so it gets a Close frame.
+        """Drop the link of a peer that sends no data.
 
-        With 1000 or 1001, services that let clients resume would end the session.
+        The peer may be alive, so it receives a Close frame. After 1000 or 1001, services that let
+        clients resume would end the session.
         """
         self._set_end(stalled)
         self._deadlines.link.cancel()

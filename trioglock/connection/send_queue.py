@@ -154,7 +154,7 @@ class SendQueue:
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
         self._message_waiters = self._release_waiters = NO_WAITERS
-        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including future ones
+        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including those not begun
 
     def __len__(self) -> int:
         return len(self._data)
@@ -374,15 +374,17 @@ class SendQueue:
 
     # Waiting.
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_turn(self) -> None:
         """Wait for space, behind earlier senders. The caller then checks :attr:`closed`.
 
         It calls :meth:`end_turn` once it has queued its data or has decided not to queue any.
         """
+        # Tens of thousands of tasks may wait here, so every object counts.
         try:
             while not self.closed:
                 self.threshold = 0
-                await self._senders.park()
+                await trio.lowlevel.wait_task_rescheduled(self._senders.add())
                 self._awake -= 1
                 if self.size < self._limit:
                     return
@@ -423,7 +425,7 @@ class SendQueue:
         self.wake_message()
 
     def wake_message(self) -> None:
-        """Wake the senders of messages in fragments, which then check what has changed."""
+        """Wake the senders of messages in fragments, which then check the new state."""
         if self.message is not None:
             self._progress_waiters.unpark_all()
             self._message_waiters.unpark_all()
@@ -434,11 +436,11 @@ class SendQueue:
         await self._message_waiters.park()
 
     async def wait_progress(self) -> None:
-        """Wait until something has been written. The caller must then check its condition."""
+        """Wait until data has been written. The caller must then check its condition."""
         await self._progress_waiters.park()
 
     def barrier(self) -> Barrier:
-        """Return a barrier after everything queued now."""
+        """Return a barrier after all data that is queued now."""
         barrier = Barrier(self._queued)
         if self._data_lost:
             barrier.written = False
@@ -558,7 +560,7 @@ class SendQueue:
         return data[0] if self.size < self._limit else None
 
     def take_single(self) -> QueuedMessage:
-        """Remove and return what :meth:`single` has returned, as if it had not been queued."""
+        """Remove and return the frame of :meth:`single`, as if it had not been queued."""
         self.size = 0
         self._queued -= 1
         return self._data.pop()

@@ -529,7 +529,7 @@ class Session(Generic[StateT]):
                 if not self._no_reconnect:
                     return self._next_delay(reason, decision)
             except Exception as error:
-                # If the hooks were stopped meanwhile, the connection is ending anyway.
+                # If the hooks were stopped in the meantime, the connection is ending anyway.
                 if not (isinstance(error, ConnectionClosed) and error.origin is self.close_state):
                     self.fail(error)
         return None

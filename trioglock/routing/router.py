@@ -136,7 +136,7 @@ class Router:
         if not parts or not all(parts) or any("*" in part for part in parts[:-1]):
             raise InvalidOption(f"an event must be 'noun/verb', 'noun/*' or '*', not {name!r}")
         if "*" in parts[-1] and parts[-1] != "*":
-            raise InvalidOption(f"a star must be a whole part, as in 'noun/*', not {name!r}")
+            raise InvalidOption(f"'*' must be a whole part, as in 'noun/*', not {name!r}")
         return f"{self.noun}/{as_text(name)}" if self.noun else as_text(name)
 
     def _define(self, pattern: str, handler: EventHandler) -> None:

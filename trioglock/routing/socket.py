@@ -165,7 +165,7 @@ class EventSocket(Socket[StateT, DecodedT_co]):
             EncodeError: the codec cannot encode the payload.
             UsageError: the socket is not connected, or the call is made inside one of its own
                 hooks or handlers, or another request with the same reference is waiting.
-            InvalidOption: an argument, or what ``make_ref`` returned, is invalid.
+            InvalidOption: an argument or the result of ``make_ref`` is invalid.
         """
         if not isinstance(event, str) or not event:
             raise InvalidOption(f"event must be a name, not {event!r}")

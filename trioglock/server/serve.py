@@ -90,8 +90,8 @@ class ServeOptions(FlowKeywords, total=False):
             dropped if they do not begin with such a header.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
-        open_timeout: seconds for TLS and the opening handshake, including ``process_request``. A
-            plain response gets a second more for each 64 KiB. None for no limit.
+        open_timeout: seconds for TLS and the opening handshake, including ``process_request``. For
+            a plain response, it is extended by a second per 64 KiB. None for no limit.
         drain: seconds over which the connections are closed when the server shuts down. They are
             closed one by one with code 1012 (service restart), so that clients do not all
             reconnect at once. With 0, they are all closed immediately, with 1001. See

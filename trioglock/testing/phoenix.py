@@ -124,7 +124,7 @@ class MockPhoenixChannel(Channel[None]):
         return self._attached.join.state is not JoinState.ENDED
 
     async def push(self, event: str, payload: Any) -> None:
-        """Push any event to this client at any time, even without an open channel.
+        """Push any event to this client, even before its join is answered or after the end.
 
         Args:
             event: the name of the event.
@@ -457,7 +457,7 @@ class MockPhoenixServer(MockServer):
         self.past_clients: list[MockClient] = []
         """The clients that have disconnected."""
         self.answers_heartbeats: bool = True
-        """Set it to False to simulate a dead server."""
+        """Set this attribute to False to simulate a dead server."""
         self._authorize = authorize
         self._connected = trio.lowlevel.ParkingLot()
         self._listener = MemoryListener()

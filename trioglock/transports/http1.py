@@ -277,7 +277,7 @@ def _origin_form(target: str, headers: Headers) -> str:
 
 
 async def _has_request_line(stream: ByteIO, received: bytearray, max_size: int) -> bool:
-    """Wait for the rest of the request line; return whether it is valid, whatever its method."""
+    """Wait for the rest of the request line; return whether it is valid with any method."""
     while len(received) < max_size and _begins_request_line(received):
         data = await stream.receive_some(CHUNK)
         if not data:

@@ -147,7 +147,7 @@ def parse_url(url: str) -> WebSocketURL:
     """Parse a ``ws://`` or ``wss://`` URL.
 
     Raises:
-        InvalidURL: the URL cannot be used; the message says why, without the URL's secrets.
+        InvalidURL: the URL cannot be used; the message states why, without the URL's secrets.
     """
     if not isinstance(url, str):
         raise InvalidURL(f"a URL must be a str, not {type(url).__name__}")
@@ -363,7 +363,7 @@ def normalize_origin(origin: str) -> str:
     """Normalize an origin to the form in which browsers send it (RFC 6454, section 6.2).
 
     Raises:
-        ValueError: no browser sends it; the message says why.
+        ValueError: no browser sends it; the message states why.
     """
     if origin in ("null", "file://"):
         return origin

@@ -80,7 +80,7 @@ FIELDS = frozenset({"channel", "data", "base64", "hub", "token"})
 
 
 class InvalidRequest(Exception):
-    """A request cannot be published; the message says why."""
+    """A request cannot be published; the message states why."""
 
 
 class PublishingSocket(Socket[None]):

@@ -275,7 +275,7 @@ class Client:
     async def fetch_games(self, *, timeout: float | None = 10) -> None:
         """Request the details of all games immediately, before the next ``refresh_interval``.
 
-        Nothing is returned, because the server does not mark the last answer; the details are
+        The call returns None, because the server does not mark the last answer; the details are
         available from :meth:`games` and the ``game_updated`` callback.
 
         Args:

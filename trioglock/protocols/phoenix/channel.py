@@ -270,7 +270,7 @@ class Channel:
                 else:
                     show_offline(status.error)
 
-        The first status is the current one; then a status follows each change. A slow loop gets
+        The first status is the current one; then a status follows each change. A slow loop receives
         only the latest status. The loop ends after the status with ``ended``. It does not raise
         errors; :meth:`receive` does.
         """
@@ -310,7 +310,7 @@ class Channel:
             timeout: total seconds to wait; by default the channel's timeout.
 
         Returns:
-            The reply, whatever its status.
+            The reply, with any status.
 
         Raises:
             PushTimeout: no reply arrived in time. Not every event has a reply; see :meth:`send`.

@@ -260,7 +260,7 @@ def _key(key: object) -> object:
 
 
 def token_subprotocols(token: str) -> tuple[str, str]:
-    """Return the subprotocols that carry ``auth_token`` (Phoenix 1.8)."""
+    """Return the subprotocols that contain ``auth_token`` (Phoenix 1.8)."""
     if not isinstance(token, str) or not token:
         raise InvalidOption("auth_token must be a non-empty str, or a function that returns one")
     try:

@@ -238,7 +238,7 @@ class ChannelHooks(PhoenixHooks):
     def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
         if self.machine.connected:
             self._run(self.machine.disconnect(reason))
-            # Queued frames carry the join_refs of the lost connection.
+            # Queued frames contain the join_refs of the lost connection.
             self.connection.discard_unsent()
         else:
             self._run(self.machine.connect_failed(reason))

@@ -81,7 +81,8 @@ class PhoenixSocket:
             topic: the topic, such as ``"room:1"``.
             payload: the argument of the server's ``join/3``, or a function, plain or async, that
                 returns it and is called before every join, for example to fetch a fresh token. An
-                async function runs in a background task and is cancelled when its attempt is over.
+                async function runs in a background task and is cancelled when its attempt has
+                ended.
             timeout: seconds for the join, including outages; also the default for pushes and the
                 limit for each later join.
             max_queue: maximum number of messages waiting to be received; None for no limit.

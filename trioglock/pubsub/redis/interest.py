@@ -65,7 +65,7 @@ class Interest:
         self._wanted: dict[Key, None] = {BROADCASTS: None}
         self._added: dict[Key, None] = {}  # to be subscribed with the next batch
         self._removed: dict[Key, None] = {}  # to be unsubscribed with the next batch
-        self._alone: set[Key] = set()  # each is sent in a command of its own
+        self._alone: set[Key] = set()  # each is sent in a separate command
         self._wide: set[Key] = set()  # patterns for which only a wider pattern is permitted
         self._logged: set[Key] = set()  # refused subscriptions that have been logged
         self._sent: set[Key] = set()

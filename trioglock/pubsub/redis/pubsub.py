@@ -84,7 +84,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._last_alive = 0.0
         self._asked_at = 0.0  # when the current batch was sent
         self._complete_at = 0.0  # all messages published before this time have arrived
-        self._skip_until: Position | None = None  # the end of what was read from the history
+        self._skip_until: Position | None = None  # the end of the messages read from the history
         self._born = b""  # the id with which the history began
         self._has_plain = False  # messages have arrived that the history should contain
         self._interest = Interest(keys, has_history=history is not None)

@@ -35,8 +35,7 @@ class Assembler:
     def append(self, data: bytes) -> None:
         """Append a piece that is not the last.
 
-        Raises:
-            UnicodeDecodeError: the text is invalid, whatever may follow.
+        Raises: UnicodeDecodeError: the text is invalid, regardless of the next piece.
         """
         if not self._is_text:
             self._pieces.append(data)

@@ -40,7 +40,7 @@ class ClientDeflateFactory(ClientPerMessageDeflateFactory):
     uncompressed.
 
     Args:
-        settings: what to offer.
+        settings: the settings to offer.
     """
 
     def __init__(self, settings: Deflate) -> None:
@@ -183,7 +183,7 @@ class DeflateStreams:
 
         Args:
             payload: the part.
-            flush: let the peer inflate everything up to here.
+            flush: let the peer inflate all data so far.
             last: this is the last part of the message.
         """
         compressor = self._compressor

@@ -12,7 +12,7 @@ from .deflate import DeflateStreams, InflateError
 __all__ = ["PIECE", "FragmentDecoder"]
 
 PIECE = 2**16
-"""Maximum size of a returned fragment in bytes, whatever the size of its frame."""
+"""Maximum size of a returned fragment in bytes, regardless of the size of its frame."""
 
 
 class FragmentDecoder(Decoder):

@@ -77,7 +77,7 @@ class _Entry:
         self.step = step
         self.task = task
         # Set if the task must be woken while ``step`` is running: raises the exception that the
-        # task gets.
+        # task receives.
         self.end: Callable[[], Any] | None = None
 
 

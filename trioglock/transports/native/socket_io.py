@@ -16,9 +16,9 @@ __all__ = ["ByteIO", "NonblockingIO", "SocketIO", "choose_io", "open_fd"]
 
 
 class NonblockingIO(trio.abc.AsyncResource):
-    """Reads and writes the bytes of a link on a file descriptor, also without waiting.
+    """Reads and writes the bytes of a link on a file descriptor, with or without waiting.
 
-    Once the descriptor is closed, every method but :meth:`aclose` raises an OSError and never
+    Once the descriptor is closed, every method except :meth:`aclose` raises an OSError and never
     touches another file that has been given the same number.
     """
 
@@ -136,7 +136,9 @@ class SocketIO(NonblockingIO):
 
 
 def open_fd(sock: trio.socket.SocketType) -> int:
-    """Return the descriptor of a socket. If it is closed, trio's wait functions fail strangely.
+    """Return the descriptor of a socket.
+
+    If it is closed, trio's wait functions fail with misleading errors.
 
     Raises:
         trio.ClosedResourceError: the socket is closed.
