@@ -374,15 +374,17 @@ class SendQueue:
 
     # Waiting.
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_turn(self) -> None:
         """Wait for space, behind earlier senders. The caller then checks :attr:`closed`.
 
         It calls :meth:`end_turn` once it has queued its data or has decided not to queue any.
         """
+        # Tens of thousands of tasks may wait here, so every object counts.
         try:
             while not self.closed:
                 self.threshold = 0
-                await self._senders.park()
+                await trio.lowlevel.wait_task_rescheduled(self._senders.add())
                 self._awake -= 1
                 if self.size < self._limit:
                     return
