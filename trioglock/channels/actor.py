@@ -343,18 +343,16 @@ class ChannelActor:
 
     def handle_in(self, ref: str | None, event: str, payload: Any) -> None:
         """Handle a push of the client."""
-        job = _Job(IN, ref, event, payload)
         if not self._busy:
-            self._run_now(job)
-        elif not self._add_push(job):
-            self._reply(self._machine.answer(self.join, ref, "error", OVERLOADED))
+            self._run_now(IN, ref, event, payload)
+        elif not self._add_push(_Job(IN, ref, event, payload)):
+            self._answer(ref, "error", OVERLOADED)
 
     def handle_out(self, event: str, payload: Any) -> None:
         """Handle a broadcast that the channel intercepts."""
-        job = _Job(OUT, None, event, payload)
         if not self._busy:
-            self._run_now(job)
-        elif not self._add(job) and self._reason is None:
+            self._run_now(OUT, None, event, payload)
+        elif not self._add(_Job(OUT, None, event, payload)) and self._reason is None:
             # Dropping the broadcast would be silent; after the error the client joins again.
             self._fail(f"{self.hooks.name}.{OUT}", UsageError("too many messages are waiting"))
             self._cancel()
@@ -380,10 +378,9 @@ class ChannelActor:
 
     def leave(self, ref: str | None) -> None:
         """Handle a leave after everything received before it."""
-        job = _Job(LEAVE, ref, LEAVE, None)
         if not self._busy:
-            self._run_now(job)
-        elif not self._add(job):
+            self._run_now(LEAVE, ref, LEAVE, None)
+        elif not self._add(_Job(LEAVE, ref, LEAVE, None)):
             self._fail(f"{self.hooks.name}.{IN}", UsageError("too many messages are waiting"))
             self._cancel()
 
@@ -432,13 +429,15 @@ class ChannelActor:
 
     # Running jobs.
 
-    def _run_now(self, job: _Job) -> None:
+    def _run_now(self, kind: str, ref: str | None, event: str, payload: Any) -> None:
         self._busy = True
-        later = self._run(job)
-        if later is None:
-            self._continue()
-        else:
+        later = self._run(kind, ref, event, payload)
+        if later is not None:
             self._start_task(later)
+        elif self._jobs is None and self._reason is None:
+            self._busy = False
+        else:
+            self._continue()
 
     def _continue(self) -> None:
         """Run the waiting jobs, as far as their hooks are plain and they were there before."""
@@ -447,7 +446,8 @@ class ChannelActor:
             for _ in range(len(jobs)):
                 if self._reason is not None:
                     break
-                later = self._run(self._next(jobs))
+                kind, ref, event, payload, _ = self._next(jobs)
+                later = self._run(kind, ref, event, payload)
                 if later is not None:
                     self._start_task(later)
                     return
@@ -490,10 +490,10 @@ class ChannelActor:
         count = 0
         while self._jobs and self._reason is None:
             count += 1
-            job = self._next(self._jobs)
-            if job.kind == IN:
+            kind, ref, event, payload, _ = self._next(self._jobs)
+            if kind == IN:
                 await self.outgoing.wait_space()
-            later = self._run(job)
+            later = self._run(kind, ref, event, payload)
             if later is not None:
                 await later()
             elif count % JOBS_PER_TURN == 0 or self.outgoing.needs_turn:
@@ -502,12 +502,8 @@ class ChannelActor:
         if self._reason is None:
             self._busy, self._jobs = False, None
 
-    def _run(self, job: _Job) -> Later | None:
+    def _run(self, kind: str, ref: str | None, event: str, payload: Any) -> Later | None:
         """Run a job; return the part of it that has to wait."""
-        kind, ref, event, payload, _ = job
-        if kind == LEAVE:
-            self._leave(ref)
-            return None
         hooks, channel, state = self.hooks, self._channel, self._state
         name = hooks.in_name
         try:
@@ -520,6 +516,9 @@ class ChannelActor:
                     hook, is_async, name = hooks.find(hooks.router, event)
                     arguments = (ClientEvent(event, payload, channel), state)
                 self._ref, self._ref_is_valid, self._ref_is_taken = ref, True, False
+            elif kind == LEAVE:
+                self._leave(ref)
+                return None
             elif kind == OUT:
                 name = f"{hooks.name}.{OUT}"
                 hook, is_async = channel.handle_out, hooks.out_is_async
@@ -528,47 +527,53 @@ class ChannelActor:
                 hook, is_async = channel.handle_cast, hooks.cast_is_async
                 arguments = (payload, state)
             if is_async:
-                return partial(self._run_async, job, name, hook, arguments)
+                return partial(self._run_async, kind, ref, name, hook, arguments)
             result, self._state = split_outcome(name, hook(*arguments))
-            pending = None if result is None else self._apply(job, name, result)
+            pending = None if result is None else self._apply(kind, ref, name, result)
         except Exception as error:
             self._fail(name, error)
             return None
         if pending is not None:
-            return partial(self._finish, job, name, pending)
-        self._end_ref(job)
+            return partial(self._finish, kind, ref, name, pending)
+        if kind == IN:
+            self._end_ref(ref)
         return None
 
     async def _run_async(
-        self, job: _Job, name: str, hook: Callable[..., Any], arguments: tuple[Any, ...]
+        self,
+        kind: str,
+        ref: str | None,
+        name: str,
+        hook: Callable[..., Any],
+        arguments: tuple[Any, ...],
     ) -> None:
         try:
             result, self._state = split_outcome(name, await hook(*arguments))
-            pending = None if result is None else self._apply(job, name, result)
+            pending = None if result is None else self._apply(kind, ref, name, result)
         except Exception as error:
             self._fail(name, error)
             return
-        if pending is None:
-            self._end_ref(job)
-        else:
-            await self._finish(job, name, pending)
+        await self._finish(kind, ref, name, pending)
 
-    async def _finish(self, job: _Job, name: str, pending: _Pending | None) -> None:
+    async def _finish(
+        self, kind: str, ref: str | None, name: str, pending: _Pending | None
+    ) -> None:
         """Publish a broadcast through a broker that needs time, and apply the other results."""
         try:
             while pending is not None:
                 # A client may disconnect directly after a push, which does not stop the broadcast.
                 with trio.fail_after(PUBLISH_SECONDS, shield=True):
                     await self._socket.hub.publish(pending.data, pending.channel)
-                pending = self._apply(job, name, pending.rest)
+                pending = self._apply(kind, ref, name, pending.rest)
         except Exception as error:
             self._fail(name, error)
             return
-        self._end_ref(job)
+        if kind == IN:
+            self._end_ref(ref)
 
     # Results.
 
-    def _apply(self, job: _Job, name: str, result: Any) -> _Pending | None:
+    def _apply(self, job_kind: str, ref: str | None, name: str, result: Any) -> _Pending | None:
         """Apply results in order; return the rest if a broadcast has to wait."""
         results = result if isinstance(result, tuple) else (result,)
         for at, one in enumerate(results):
@@ -576,15 +581,15 @@ class ChannelActor:
             if self._reason is not None:
                 break
             if kind is Answer:
-                if job.kind != IN:
+                if job_kind != IN:
                     raise BadHookResult(
                         f"{name} cannot return an Answer: only handle_in answers a push; to answer "
                         "an earlier one, keep self.ref and call answer()"
                     )
-                self._reply(self._machine.answer(self.join, job.ref, one.status, one.response))
+                self._answer(ref, one.status, one.response)
             elif kind is Push:
                 message = self._machine.push(self.join, check_event(one.event), one.payload)
-                if job.kind == IN:
+                if job_kind == IN:
                     self._reply(message)
                 elif message is not None:
                     self.outgoing.send(self._encode(message))
@@ -607,12 +612,19 @@ class ChannelActor:
                 )
         return None
 
-    def _end_ref(self, job: _Job) -> None:
+    def _answer(self, ref: str | None, status: str, response: Any) -> None:
+        """Answer a push, unless it must not be answered (again)."""
+        socket, join = self._socket, self.join
+        if socket.machine.may_answer(join, ref, status):
+            self.outgoing.reply(
+                socket.serializer.encode_reply(join.join_ref, ref, join.topic, status, response)
+            )
+
+    def _end_ref(self, ref: str | None) -> None:
         """Give up answering a push whose ref was not kept."""
-        if job.kind == IN:
-            self._ref_is_valid = False
-            if self.join.refs and not self._ref_is_taken:
-                self._machine.forget(self.join, job.ref)
+        self._ref_is_valid = False
+        if self.join.refs and not self._ref_is_taken:
+            self._machine.forget(self.join, ref)
 
     def _reply_all(self, messages: Iterable[PhoenixMessage | None]) -> None:
         for message in messages:

@@ -12,9 +12,12 @@ and the payload. Only clients send a ref with a push; only servers send replies 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
 from ...codecs import JSON, Codec
+from ...codecs.json_rules import MAX_DEPTH, check_depth
+from ...errors import EncodeError
 from ...frames import Data
 from .errors import InvalidMessage
 from .message import REPLY, PhoenixMessage
@@ -112,12 +115,22 @@ class V2ServerSerializer(_TextCodec):
             InvalidMessage: the frame is not a message of this protocol.
             DecodeError: the frame is not JSON.
         """
-        if isinstance(frame, bytes):
-            return _decode_push(frame)
+        return PhoenixMessage(*self.decode_parts(frame))
+
+    def decode_parts(self, frame: Data) -> Sequence[Any]:
+        """Return the message in a frame of a client as a sequence of its five items.
+
+        Raises:
+            InvalidMessage, DecodeError: as for :meth:`decode`.
+        """
+        if frame.__class__ is bytes:
+            return _decode_push(frame)  # type: ignore[arg-type]
         parts: Any = self._decode(frame)
         if parts.__class__ is not list or len(parts) < 5:
             raise InvalidMessage("a message must be an array of five items")
-        join_ref, ref, topic, event, payload = parts if len(parts) == 5 else parts[:5]
+        if len(parts) > 5:
+            del parts[5:]
+        join_ref, ref, topic, event, _ = parts
         if not (
             join_ref.__class__ in _REFS
             and ref.__class__ in _REFS
@@ -125,7 +138,7 @@ class V2ServerSerializer(_TextCodec):
             and event.__class__ is str
         ):
             raise InvalidMessage("topic and event must be strings, refs strings or null")
-        return PhoenixMessage(join_ref, ref, topic, event, payload)
+        return parts  # type: ignore[no-any-return]
 
     def encode(self, message: PhoenixMessage) -> Data:
         """Return the frame of a push or reply to one client.
@@ -141,6 +154,32 @@ class V2ServerSerializer(_TextCodec):
         if isinstance(payload, bytes):
             return _pack(PUSH_KIND, _PUSH_FIELDS, (str(join_ref or ""), topic, event), payload)
         return self._encode([join_ref, ref, topic, event, payload])
+
+    def encode_reply(
+        self, join_ref: str | None, ref: str | None, topic: str, status: str, response: Any
+    ) -> Data:
+        """Return the frame of a reply, as :meth:`encode` does.
+
+        Raises:
+            InvalidMessage, EncodeError: as for :meth:`encode`.
+        """
+        if (
+            response.__class__ is dict
+            and join_ref.__class__ is str
+            and ref.__class__ is str
+            and status.__class__ is str
+            and status.isascii()
+        ):
+            # Nearly all replies. The refs and the topic are those of the client.
+            frame = (
+                f"[{quote(join_ref)},{quote(ref)},{quote(topic)},"  # type: ignore[arg-type]
+                f'"{REPLY}",{{"response":{self._encode(response)},"status":{quote(status)}}}]'
+            )
+            if len(frame) > 2 * MAX_DEPTH:
+                _check_depth(frame)
+            return frame
+        payload = {"response": response, "status": status}
+        return self.encode(PhoenixMessage(join_ref, ref, topic, REPLY, payload))
 
     def encode_broadcast(self, topic: str, event: str, payload: Any) -> Data:
         """Return the frame of a broadcast, the same for all clients.
@@ -165,6 +204,13 @@ _REFS: tuple[Any, ...] = (str, type(None), int)
 _REPLY_FIELDS = ("join_ref", "ref", "topic", "status")
 _PUSH_FIELDS = ("join_ref", "topic", "event")
 _BROADCAST_FIELDS = ("topic", "event")
+
+
+def _check_depth(frame: str) -> None:
+    try:
+        check_depth(frame)
+    except ValueError as error:
+        raise EncodeError(f"not expressible as JSON: {error}") from error
 
 
 def _encode_binary(message: PhoenixMessage) -> bytes:
