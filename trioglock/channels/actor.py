@@ -34,7 +34,8 @@ from ..gap import Gap
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..protocols.phoenix.message import PhoenixMessage, check_event
-from .channel import Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
+from ..protocols.phoenix.serializer import JoinReplies
+from .channel import RESULTS, Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
 from .history import GAP
 from .machine import (
     JOIN_CRASHED,
@@ -123,6 +124,7 @@ class ChannelActor:
         "_ref",
         "_ref_is_taken",
         "_ref_is_valid",
+        "_replies",
         "_scope",
         "_socket",
         "_start_callbacks",
@@ -148,6 +150,7 @@ class ChannelActor:
         """Identifies this member in broadcasts that it does not receive; None before the first."""
         self.pending_presence: dict[str, dict[str, Any]] | None = None
         """The entries of :class:`.Presence` to add when the client has joined."""
+        self._replies: JoinReplies | None = None  # before the first one
         self._socket = socket
         self._channel: Any = None  # before the join begins, and after the end
         self._hub_channel = hub_channel(join.topic)
@@ -344,7 +347,12 @@ class ChannelActor:
     def handle_in(self, ref: str | None, event: str, payload: Any) -> None:
         """Handle a push of the client."""
         if not self._busy:
-            self._run_now(IN, ref, event, payload)
+            self._busy = True
+            later = self._run(IN, ref, event, payload)
+            if later is None and self._jobs is None and self._reason is None:
+                self._busy = False  # the usual case
+            else:
+                self._continue(later)
         elif not self._add_push(_Job(IN, ref, event, payload)):
             self._answer(ref, "error", OVERLOADED)
 
@@ -431,16 +439,17 @@ class ChannelActor:
 
     def _run_now(self, kind: str, ref: str | None, event: str, payload: Any) -> None:
         self._busy = True
-        later = self._run(kind, ref, event, payload)
+        self._continue(self._run(kind, ref, event, payload))
+
+    def _continue(self, later: Later | None = None) -> None:
+        """Run the waiting jobs, as far as their hooks are plain and they were there before.
+
+        Args:
+            later: the part of the last job that has to wait.
+        """
         if later is not None:
             self._start_task(later)
-        elif self._jobs is None and self._reason is None:
-            self._busy = False
-        else:
-            self._continue()
-
-    def _continue(self) -> None:
-        """Run the waiting jobs, as far as their hooks are plain and they were there before."""
+            return
         jobs = self._jobs
         if jobs is not None:
             for _ in range(len(jobs)):
@@ -504,40 +513,57 @@ class ChannelActor:
 
     def _run(self, kind: str, ref: str | None, event: str, payload: Any) -> Later | None:
         """Run a job; return the part of it that has to wait."""
-        hooks, channel, state = self.hooks, self._channel, self._state
-        name = hooks.in_name
+        if kind == LEAVE:
+            self._leave(ref)
+            return None
+        name = self.hooks.in_name
         try:
-            hook: Callable[..., Any]
-            arguments: tuple[Any, ...] = (event, payload, state)
             if kind == IN:
-                if hooks.router is None:
-                    hook, is_async = channel.handle_in, hooks.in_is_async
-                else:
-                    hook, is_async, name = hooks.find(hooks.router, event)
-                    arguments = (ClientEvent(event, payload, channel), state)
                 self._ref, self._ref_is_valid, self._ref_is_taken = ref, True, False
-            elif kind == LEAVE:
-                self._leave(ref)
-                return None
-            elif kind == OUT:
-                name = f"{hooks.name}.{OUT}"
-                hook, is_async = channel.handle_out, hooks.out_is_async
+            if kind == IN and self.hooks.in_is_plain:
+                returned = self._channel.handle_in(event, payload, self._state)
             else:
-                name = f"{hooks.name}.{CAST}"
-                hook, is_async = channel.handle_cast, hooks.cast_is_async
-                arguments = (payload, state)
-            if is_async:
-                return partial(self._run_async, kind, ref, name, hook, arguments)
-            result, self._state = split_outcome(name, hook(*arguments))
-            pending = None if result is None else self._apply(kind, ref, name, result)
+                hook, arguments, is_async, name = self._find_hook(kind, event, payload)
+                if is_async:
+                    return partial(self._run_async, kind, ref, name, hook, arguments)
+                returned = hook(*arguments)
+            if not (
+                returned.__class__ is tuple
+                and len(returned) == 2
+                and returned[1].__class__ not in RESULTS
+            ):
+                returned = split_outcome(name, returned)
+            result, self._state = returned
+            if result.__class__ is Answer and kind == IN:
+                self._answer(ref, result.status, result.response)
+            elif result is not None:
+                pending = self._apply(kind, ref, name, result)
+                if pending is not None:
+                    return partial(self._finish, kind, ref, name, pending)
         except Exception as error:
             self._fail(name, error)
             return None
-        if pending is not None:
-            return partial(self._finish, kind, ref, name, pending)
         if kind == IN:
-            self._end_ref(ref)
+            self._ref_is_valid = False
+            if self.join.refs:
+                self._end_ref(ref)
         return None
+
+    def _find_hook(
+        self, kind: str, event: str, payload: Any
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], bool, str]:
+        """Return the hook of a job, its arguments, whether it is async, and its name."""
+        hooks, channel, state = self.hooks, self._channel, self._state
+        if kind == OUT:
+            name = f"{hooks.name}.{OUT}"
+            return channel.handle_out, (event, payload, state), hooks.out_is_async, name
+        if kind == CAST:
+            name = f"{hooks.name}.{CAST}"
+            return channel.handle_cast, (payload, state), hooks.cast_is_async, name
+        if hooks.router is None:
+            return channel.handle_in, (event, payload, state), hooks.in_is_async, hooks.in_name
+        handler, is_async, name = hooks.find(hooks.router, event)
+        return handler, (ClientEvent(event, payload, channel), state), is_async, name
 
     async def _run_async(
         self,
@@ -569,6 +595,7 @@ class ChannelActor:
             self._fail(name, error)
             return
         if kind == IN:
+            self._ref_is_valid = False
             self._end_ref(ref)
 
     # Results.
@@ -616,14 +643,15 @@ class ChannelActor:
         """Answer a push, unless it must not be answered (again)."""
         socket, join = self._socket, self.join
         if socket.machine.may_answer(join, ref, status):
-            self.outgoing.reply(
-                socket.serializer.encode_reply(join.join_ref, ref, join.topic, status, response)
-            )
+            replies = self._replies
+            if replies is None:
+                replies = self._replies = JoinReplies(join.join_ref, join.topic)
+            frame = socket.serializer.encode_reply(replies, ref, status, response)
+            self.outgoing.reply(frame)
 
     def _end_ref(self, ref: str | None) -> None:
         """Give up answering a push whose ref was not kept."""
-        self._ref_is_valid = False
-        if self.join.refs and not self._ref_is_taken:
+        if not self._ref_is_taken:
             self._machine.forget(self.join, ref)
 
     def _reply_all(self, messages: Iterable[PhoenixMessage | None]) -> None:

@@ -169,8 +169,9 @@ class ChannelsSocket(Socket[None, Any]):
     def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:  # noqa: ARG002
         if self._is_closing:
             return None, None
+        decode = self._decode
         try:
-            join_ref, ref, topic, event, payload = parts = self._decode(frame)
+            join_ref, ref, topic, event, payload = parts = decode(frame)
         except ValueError as error:
             return self._refuse(error), None
         messages = self._messages

@@ -82,6 +82,8 @@ class JSON(Codec[DecodedT_co]):
         self.library: str = library or ("json" if into is Any else "msgspec")
         """The name of the library in use."""
         check_choice("library", self.library, tuple(LIBRARIES))
+        self.into: Any = into
+        """The type into which messages are decoded; by default ``Any``."""
         if into is not Any and self.library != "msgspec":
             raise InvalidOption(f"into needs library='msgspec', not {library!r}")
         self._encode: Encoder
@@ -92,16 +94,18 @@ class JSON(Codec[DecodedT_co]):
         return f"JSON(library={self.library!r})"
 
     def encode(self, message: Any, /) -> str:
+        encode = self._encode
         try:
-            return self._encode(message)
+            return encode(message)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"not expressible as JSON: {error}") from error
 
     def decode(self, frame: Data, /) -> DecodedT_co:
+        decode = self._decode
         try:
             if len(frame) > 2 * MAX_DEPTH:
                 check_depth(frame)
-            message: DecodedT_co = self._decode(frame)
+            message: DecodedT_co = decode(frame)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"invalid JSON: {error}") from error
         return message

@@ -12,6 +12,7 @@ and the payload. Only clients send a ref with a push; only servers send replies 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from json import dumps
 from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from ...frames import Data
 from .errors import InvalidMessage
 from .message import REPLY, PhoenixMessage
 
-__all__ = ["Serializer", "V2Serializer", "V2ServerSerializer"]
+__all__ = ["JoinReplies", "Serializer", "V2Serializer", "V2ServerSerializer"]
 
 PUSH_KIND, REPLY_KIND, BROADCAST_KIND = 0, 1, 2
 
@@ -48,19 +49,17 @@ class Serializer(Protocol):
         """
 
 
-class _TextCodec:
-    def __init__(self, codec: Codec[Any] | None = None) -> None:
-        codec = codec or JSON()
-        self._encode = codec.encode
-        self._decode = codec.decode
-
-
-class V2Serializer(_TextCodec):
+class V2Serializer:
     """The default serializer, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
         codec: the codec for text messages; by default ``JSON()``.
     """
+
+    def __init__(self, codec: Codec[Any] | None = None) -> None:
+        codec = codec or JSON()
+        self._encode = codec.encode
+        self._decode = codec.decode
 
     def encode(self, message: PhoenixMessage) -> Data:
         """Return the frame of ``message``.
@@ -99,12 +98,37 @@ class V2Serializer(_TextCodec):
         return PhoenixMessage(join_ref, ref, topic, event, payload)
 
 
-class V2ServerSerializer(_TextCodec):
+class JoinReplies:
+    """The parts of frames that all replies to the pushes of one join have in common.
+
+    Args:
+        join_ref: the ref of the join, as the client has sent it.
+        topic: the topic, as the client has sent it.
+    """
+
+    __slots__ = ("after_ref", "before_ref", "join_ref", "topic")
+
+    def __init__(self, join_ref: str | None, topic: str) -> None:
+        self.join_ref: str | None = join_ref
+        self.topic: str = topic
+        # A ref may be a number.
+        self.before_ref: str = (
+            f"[{quote(join_ref) if isinstance(join_ref, str) else dumps(join_ref)},"
+        )
+        self.after_ref: str = f',{quote(topic)},"{REPLY}",{{"response":'
+
+
+class V2ServerSerializer:
     """The serializer of a server, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
-        codec: the codec for text messages; by default ``JSON()``.
+        codec: the codec for text messages; by default ``JSON()``. It has no ``into``.
     """
+
+    def __init__(self, codec: JSON[Any] | None = None) -> None:
+        codec = codec or JSON()
+        self._encode = codec.encode
+        self._decode = codec.decode
 
     def decode(self, frame: Data) -> PhoenixMessage:
         """Return the message in a frame of a client.
@@ -123,9 +147,10 @@ class V2ServerSerializer(_TextCodec):
         Raises:
             InvalidMessage, DecodeError: as for :meth:`decode`.
         """
-        if frame.__class__ is bytes:
-            return _decode_push(frame)  # type: ignore[arg-type]
-        parts: Any = self._decode(frame)
+        if isinstance(frame, bytes):
+            return _decode_push(frame)
+        decode = self._decode
+        parts: list[Any] = decode(frame)
         if parts.__class__ is not list or len(parts) < 5:
             raise InvalidMessage("a message must be an array of five items")
         if len(parts) > 5:
@@ -138,7 +163,7 @@ class V2ServerSerializer(_TextCodec):
             and event.__class__ is str
         ):
             raise InvalidMessage("topic and event must be strings, refs strings or null")
-        return parts  # type: ignore[no-any-return]
+        return parts
 
     def encode(self, message: PhoenixMessage) -> Data:
         """Return the frame of a push or reply to one client.
@@ -156,30 +181,27 @@ class V2ServerSerializer(_TextCodec):
         return self._encode([join_ref, ref, topic, event, payload])
 
     def encode_reply(
-        self, join_ref: str | None, ref: str | None, topic: str, status: str, response: Any
+        self, replies: JoinReplies, ref: str | None, status: str, response: Any
     ) -> Data:
         """Return the frame of a reply, as :meth:`encode` does.
 
         Raises:
             InvalidMessage, EncodeError: as for :meth:`encode`.
         """
-        if (
-            response.__class__ is dict
-            and join_ref.__class__ is str
-            and ref.__class__ is str
-            and status.__class__ is str
-            and status.isascii()
-        ):
-            # Nearly all replies. The refs and the topic are those of the client.
+        if response.__class__ is dict and ref.__class__ is str and status.__class__ is str:
+            # Nearly all replies. Only the response may contain what JSON cannot express.
+            encode = self._encode
+            quoted_ref = f'"{ref}"' if ref.isalnum() else quote(ref)
+            quoted_status = '"ok"' if status == "ok" else encode(status)
             frame = (
-                f"[{quote(join_ref)},{quote(ref)},{quote(topic)},"  # type: ignore[arg-type]
-                f'"{REPLY}",{{"response":{self._encode(response)},"status":{quote(status)}}}]'
+                f"{replies.before_ref}{quoted_ref}{replies.after_ref}"
+                f'{encode(response)},"status":{quoted_status}}}]'
             )
             if len(frame) > 2 * MAX_DEPTH:
                 _check_depth(frame)
             return frame
         payload = {"response": response, "status": status}
-        return self.encode(PhoenixMessage(join_ref, ref, topic, REPLY, payload))
+        return self.encode(PhoenixMessage(replies.join_ref, ref, replies.topic, REPLY, payload))
 
     def encode_broadcast(self, topic: str, event: str, payload: Any) -> Data:
         """Return the frame of a broadcast, the same for all clients.
