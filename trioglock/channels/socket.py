@@ -131,6 +131,10 @@ class ChannelsSocket(Socket[None, Any]):
         """The total size of the frames whose messages wait for hooks of channels."""
         self._options = options
         self._decode = index.serializer.decode_parts
+        # The mock server replaces it, so that all messages are passed to receive().
+        self._receive_push: Callable[[str | None, str | None, str, str], TopicJoin | None] = (
+            self.machine.receive_push
+        )
         self._messages = TokenBucket(options.message_rate)
         self._joins = TokenBucket(options.join_rate)
         self._expires_at = expires_at
@@ -181,7 +185,8 @@ class ChannelsSocket(Socket[None, Any]):
             # A leave counts, too, but a client that it has left behind would receive on.
             return self._exceed(PhoenixMessage(*parts), messages, "messages")
         self.frame_size = len(frame)
-        join = self.machine.receive_push(join_ref, ref, topic, event)
+        receive_push = self._receive_push
+        join = receive_push(join_ref, ref, topic, event)
         if join is not None:
             self.actors[join].handle_in(ref, event, payload)
         elif self._take_join(event):
