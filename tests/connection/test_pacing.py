@@ -37,8 +37,8 @@ from trioglock import (
     broadcast,
     connect,
 )
-from trioglock.connection.paced_queue import PacedSendQueue
-from trioglock.connection.pacing import Pacer
+from trioglock.connection.rates.paced_queue import PacedSendQueue
+from trioglock.connection.rates.pacing import Pacer
 from trioglock.transports.memory import MemoryLink
 
 URL = "ws://exchange/"

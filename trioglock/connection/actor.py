@@ -24,7 +24,7 @@ from ._sync import NO_WAITERS, ignore
 from .background import Background
 from .hook_watch import watch_hooks
 from .hooks import Hook, HookResults, hook_of, split, split_call
-from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
+from .mailbox import SYNC_HOOK, Mailbox, PendingCall, SuspendedHook, run_now
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -44,8 +44,8 @@ class Actor(Generic[StateT]):
     Args:
         socket: the user's socket.
         results: applies the results of hooks.
-        on_failure: called with the name of a hook, the exception it raised, and whether it ends
-            the connection. An exception raised by a call does not.
+        on_failure: called with the name of a hook, its exception, and whether the exception ends
+            the connection. Exceptions raised by calls do not.
         closed_error: creates the exception for calls after the end.
         background: starts the task of the mailbox.
     """
@@ -125,7 +125,7 @@ class Actor(Generic[StateT]):
 
     @property
     def makes_requests(self) -> bool:
-        """Whether the socket has a ``request`` method of its own."""
+        """Whether the socket has its own ``request`` method."""
         return hasattr(self._socket, "request")
 
     def format_status(self) -> Any:
@@ -143,7 +143,7 @@ class Actor(Generic[StateT]):
         return shown
 
     def add_backlog(self) -> None:
-        """Count a message that the socket keeps until later: many of them stop the reader."""
+        """Count a message that the socket handles later; many of them stop the reader."""
         self.backlog += 1
 
     def remove_backlog(self) -> None:
@@ -158,7 +158,7 @@ class Actor(Generic[StateT]):
         await self._backlog_waiters.park()
 
     def fail(self, error: BaseException) -> None:
-        """End the connection because a user's function raised."""
+        """End the connection because a user's function raised an exception."""
         self._on_failure("", error, True)
 
     def release_reader(self) -> None:
@@ -184,7 +184,7 @@ class Actor(Generic[StateT]):
             self.mailbox.put(job)
 
     async def _call(self, hook: Hook, *args: Any) -> Any:
-        """Call a hook; return what it returned."""
+        """Call a hook; return its return value."""
         mailbox = self.mailbox
         mailbox.active = trio.lowlevel.current_task() if hook.is_async else SYNC_HOOK
         try:
@@ -315,7 +315,7 @@ class Actor(Generic[StateT]):
             receive_queue.notify()
 
     def hold(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Handle no other message before ``wait`` has returned.
+        """Do not handle any other message before ``wait`` has returned.
 
         Call it only inside a plain ``handle_receive``.
 
@@ -383,19 +383,31 @@ class Actor(Generic[StateT]):
         if not (hook.is_default or self.mailbox.stopped or self.mailbox.pending >= MAX_PENDING):
             self._start(partial(self._run_hook, hook, payload), hook)
 
-    def send_sync(self, message: Any) -> AsyncIterable[Any] | None:
-        """Run a plain ``handle_send`` and queue its frames. Its exceptions are raised here.
+    def send(self, message: Any) -> AsyncIterable[Any] | SuspendedHook | None:
+        """Run ``handle_send`` and queue its frames. Its exceptions are raised here.
+
+        Call it only if :attr:`idle`.
 
         Returns:
-            As for :meth:`HookResults.send`.
+            As for :meth:`HookResults.send`. If the hook is async and has suspended, the argument
+            for :meth:`finish_send`.
         """
         hook = self.send_hook
         if hook.is_default:
             return self._results.send(hook, message)
         mailbox = self.mailbox
+        # An async hook runs like a plain one until it suspends.
         mailbox.active = SYNC_HOOK
         try:
             returned = hook.call(message, self.state)
+            if hook.is_async:
+                nurseries = len(trio.lowlevel.current_task().child_nurseries)
+                try:
+                    request = returned.send(None)
+                except StopIteration as done:
+                    returned = done.value
+                else:
+                    return SuspendedHook(returned, request, nurseries)
             if returned.__class__ is not tuple or len(returned) != 2:
                 returned = split(hook, returned)
             frame, state = returned
@@ -414,15 +426,12 @@ class Actor(Generic[StateT]):
         mailbox = self.mailbox
         return not (mailbox.pending or mailbox.active)
 
-    async def send_in_caller(self, message: Any) -> AsyncIterable[Any] | None:
-        """Run an async ``handle_send`` in the current task. Call it only if :attr:`idle`."""
-        hook = self.send_hook
+    async def finish_send(self, hook: SuspendedHook) -> AsyncIterable[Any] | None:
+        """Run a suspended ``handle_send`` to its end and queue its frames."""
         try:
-            return self._queue_sent(
-                await self.mailbox.run_in_caller(hook.call(message, self.state))
-            )
+            return self._queue_sent(await self.mailbox.finish(hook))
         except Exception as error:
-            self._report_call_failure(hook, error)
+            self._report_call_failure(self.send_hook, error)
             raise
 
     async def send_queued(self, message: Any) -> AsyncIterable[Any] | None:

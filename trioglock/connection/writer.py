@@ -1,10 +1,10 @@
-"""The writer: decides when queued frames leave, and is the only user of a link's sending side.
+"""The writer decides when queued frames are written, and is the only user of a link's sending side.
 
 If the writer is idle, the task that queues a frame writes it immediately, as far as the socket
 accepts it without waiting. For an echo, this saves two rounds of the scheduler. It happens once for
 each received chunk. Further frames are written at the end of the scheduler's turn, all in one
-write; see :mod:`.fanout`. The writer's task writes what the socket does not accept immediately, and
-serves links that cannot write without waiting. It is started when it is first needed.
+write; see :mod:`.fanout`. The writer's task, which is started when it is first needed, writes bytes
+that the socket does not accept immediately, and serves links that cannot write without waiting.
 """
 
 from __future__ import annotations
@@ -177,22 +177,13 @@ class Writer:
         send_queue = self._send_queue
         if send_queue.closed:
             return False
-        if send_queue.size >= send_queue.threshold and not self._make_space():
+        if send_queue.size >= send_queue.threshold and not self.has_space:
             return False
         if self._idle:
             self._corked, self._idle = True, False
             corked.append(self)
         send_queue.put(frame, frame.size)
         return True
-
-    def _make_space(self) -> bool:
-        """Write the frames collected since :meth:`cork`; return whether there is space now.
-
-        A queue that is full only because its frames are held back does not belong to a slow peer.
-        """
-        if self._corked:
-            self.uncork()
-        return not self._send_queue.full
 
     def put_urgent(self, frame: QueuedFrame) -> None:
         """Write or queue a frame before data."""
@@ -220,7 +211,7 @@ class Writer:
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
         """Write or queue replies ahead of the data that :meth:`release` allows."""
-        corks = self.cork()  # a link that ends meanwhile sends all of them or none
+        corks = self.cork()  # if the link ends in the meantime, all or none of them are sent
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self._send_queue.put_first(frame)
@@ -285,9 +276,20 @@ class Writer:
 
     @property
     def has_space(self) -> bool:
-        """Whether a frame can be queued without waiting."""
+        """Whether a frame can be queued now. Writes the frames that fill the queue, if possible."""
+        self.make_space()
+        return not (self._send_queue.closed or self._send_queue.full)
+
+    def make_space(self) -> bool:
+        """Write the frames that fill the queue, if they were collected to be written together.
+
+        Returns:
+            Whether a sender can queue a frame without waiting.
+        """
         send_queue = self._send_queue
-        return not send_queue.closed and (not send_queue.full or self._make_space())
+        if self._corked and send_queue.is_large:
+            self.uncork(immediate=False)
+        return send_queue.size < send_queue.threshold
 
     async def wait_space(self) -> None:
         """Wait for space in the send queue. The caller must then check again."""
@@ -297,8 +299,8 @@ class Writer:
         """Collect the frames queued from now on, to send them in one write.
 
         Returns:
-            Whether this call has corked the writer. A second call changes nothing: the first
-            :meth:`uncork` writes what both have collected.
+            Whether this call has corked the writer. A second call has no effect: the first
+            :meth:`uncork` writes all collected frames.
         """
         if not self._idle:
             return False
@@ -419,7 +421,7 @@ class Writer:
         return batch if self._link.takes_prepared else _unprepared(batch)
 
     def _emit_sent(self, batch: Sequence[QueuedFrame]) -> None:
-        """Emit ``FrameSent``; frames that a listener sends meanwhile are queued after these."""
+        """Emit ``FrameSent``; frames that a listener sends are queued after these."""
         idle, self._idle = self._idle, False
         try:
             self._emitter.frames_sent(batch)

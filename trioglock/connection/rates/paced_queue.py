@@ -8,11 +8,11 @@ from typing import Any
 
 import trio
 
-from .._timer import Entry, current_timer
-from ..frames import Close, Fragment, Ping, Pong
-from ._sync import ignore
+from ..._timer import Entry, current_timer
+from ...frames import Close, Fragment, Ping, Pong
+from .._sync import ignore
+from ..send_queue import QueuedFrame, QueuedMessage, SendQueue, size_of
 from .pacing import Pacer
-from .send_queue import QueuedFrame, QueuedMessage, SendQueue, size_of
 
 __all__ = ["PacedSendQueue"]
 
@@ -20,9 +20,9 @@ __all__ = ["PacedSendQueue"]
 class PacedSendQueue(SendQueue):
     """A send queue that gives messages to the writer only as fast as a :class:`Pacer` allows.
 
-    A message that has been queued owns the next free slot, so senders wait while no slot is left
-    for them. They continue one at a time, because trio may run tasks that become runnable together
-    in any order. Pings, pongs and Close frames need no slots.
+    A queued message owns the next free slot, so senders wait while no slot is left for them. They
+    continue one at a time, because trio may run tasks that become runnable together in any order.
+    Pings, pongs and Close frames need no slots.
 
     Args:
         limit: as for :class:`SendQueue`.

@@ -1,0 +1,1 @@
+"""Whether the peer is alive: heartbeats and stalls."""
