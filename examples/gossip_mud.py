@@ -1,4 +1,4 @@
-"""A game on the Gossip network: it chats, sends private messages and lists players elsewhere.
+"""A game on the Gossip network: it chats, sends messages and lists players of other games.
 
 By default it uses a mock network with another game in this process. With a URL it connects to a
 real network, and needs the credentials of a registered game::

@@ -1,8 +1,8 @@
 """An exchange, and a client that follows 200 symbols over a network that fails every 3 seconds.
 
 The exchange numbers the updates of each symbol, sends a snapshot after each subscription, accepts
-5 messages per second, and sometimes stops sending although it answers pings. The program runs
-for 6 seconds, or for the number of seconds in its argument.
+5 messages per second, and sometimes stops sending data although it still answers pings. The program
+runs for 6 seconds, or for the number of seconds in its argument.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Speak MQTT 3.1.1 over a WebSocket, with WebSocketStream as the byte stream of the protocol.
+"""Use MQTT 3.1.1 over a WebSocket, with WebSocketStream as the byte stream of the protocol.
 
 Without arguments, the example starts its own broker, which must be installed (in Debian, the
 package ``mosquitto``)::

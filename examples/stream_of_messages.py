@@ -1,4 +1,4 @@
-"""A connection is a stream of messages: loop over it, derive streams from it, receive batches.
+"""Treat a connection as a stream of messages: loop, derive streams, receive batches.
 
 The loop ends normally when the server closes with 1000, 1001 or no code, and raises
 ConnectionClosedError otherwise.

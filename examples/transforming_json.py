@@ -1,8 +1,7 @@
 """Typed messages: dataclasses in the program, JSON on the wire.
 
-``handle_send`` and ``handle_receive`` are mirror images, so an echo server sends equal objects
-back. An exception in ``handle_send`` is raised by the ``send`` that caused it; the connection
-stays open.
+``handle_send`` and ``handle_receive`` are inverses, so an echo server sends equal objects back. An
+exception in ``handle_send`` is raised by the ``send`` that caused it; the connection stays open.
 
     python examples/transforming_json.py
     python examples/transforming_json.py wss://example.org/echo

@@ -42,6 +42,9 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     use_poller(config.getoption("--poller"))
+    for scheme in ("http", "https", "ws", "wss", "all", "socks", "no"):
+        for name in (f"{scheme}_proxy", f"{scheme}_PROXY".upper()):
+            os.environ.pop(name, None)  # must not send loopback traffic to a proxy
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(trioglock.__file__).parent, quiet=1, workers=0)
 
@@ -75,6 +78,12 @@ def pytest_collection() -> Generator[None, object, object]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """End the process of :mod:`tests.forks`."""
+    if "tests.forks" in sys.modules:
+        sys.modules["tests.forks"].close_forks()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -112,22 +121,6 @@ def use_poller(when: str) -> None:
     """Choose which links are fed by a poller; see the option ``--poller``."""
     poller.enabled = when != "never" and poller.is_supported
     link.CLIENTS_TO_POLL = 1 if when == "always" else 4
-
-
-@pytest.fixture(autouse=True)
-def no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of the machine must not send loopback traffic to a proxy."""
-    for name in (
-        "http_proxy",
-        "https_proxy",
-        "ws_proxy",
-        "wss_proxy",
-        "all_proxy",
-        "socks_proxy",
-        "no_proxy",
-    ):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -25,13 +25,13 @@ class Finished:
     stderr: str
 
 
-async def run_python(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 30) -> Finished:
+async def run_python(*arguments: str | Path, cwd: Path = ROOT, seconds: float = 300) -> Finished:
     """Run the current interpreter, with warnings as errors, and wait until it exits.
 
     Args:
         arguments: of the interpreter.
         cwd: the working directory.
-        seconds: the timeout.
+        seconds: the timeout, which only ends a script that hangs.
     """
     command = [sys.executable, "-X", "utf8", "-W", "error", *map(str, arguments)]
     with trio.fail_after(seconds):

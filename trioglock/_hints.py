@@ -1,7 +1,7 @@
-"""Hints in error messages: what to write instead.
+"""Hints in error messages: suggested corrections.
 
-Many users know other WebSocket libraries. The tables map the names of those libraries to the names
-here; a name that is merely misspelled is found by its similarity.
+Many users know other WebSocket libraries. The tables map the names in those libraries to the names
+here; misspelled names are found by similarity.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def _invert(table: dict[str, str]) -> dict[str, list[str]]:
     return inverted
 
 
-# Our option, or a phrase: the options of websockets, aiohttp, trio-websocket and others.
+# Our option or a phrase, and the corresponding options of websockets, aiohttp, trio-websocket and
+# others.
 _OPTIONS = _invert({
     "additional_headers": "headers header extra_headers custom_headers cookies cookie auth",
     "process_request": "headers extra_headers auth",
@@ -98,11 +99,11 @@ METHODS: dict[str, str] = {
     }.items()
     for other in others.split()
 }
-"""The methods and attributes of connections in other libraries, and what to use instead."""
+"""The methods and attributes of connections in other libraries, and their replacements."""
 
 
 class OtherName:
-    """A class attribute that does not exist; the AttributeError names the one to use.
+    """A placeholder for a nonexistent attribute; its AttributeError names the one to use.
 
     ``__getattr__`` would make every access to the existing attributes slower.
 
@@ -146,7 +147,7 @@ def unknown_option(call: str, name: str, known: Iterable[str]) -> TypeError:
 
 
 def checks_keywords(call: str, keywords: type | None = None) -> Callable[[FunctionT], FunctionT]:
-    """Check the calls of a public function: its keywords and, if it is async, that trio runs it.
+    """Check calls of a public function: the keywords and, if it is async, that trio runs it.
 
     Args:
         call: the function, as users write it.
@@ -198,7 +199,7 @@ def is_hashable(value: object) -> bool:
 def describe_value(value: object) -> str:
     """Describe a wrong argument for a message of the form "must be ..., not ...".
 
-    The most frequent mistake is passing a class in place of an instance.
+    The most common mistake is passing a class in place of an instance.
     """
     if isinstance(value, type):
         return f"the class {value.__name__}: write {value.__name__}()"
@@ -206,7 +207,7 @@ def describe_value(value: object) -> str:
 
 
 def called_hint(value: object) -> str:
-    """Return a hint if an async function was called, although it had to be passed; "" if not."""
+    """Return a hint if an async function was called instead of passed; "" if not."""
     if not inspect.iscoroutine(value):
         return ""
     value.close()  # otherwise Python warns that it was never awaited

@@ -2,8 +2,8 @@
 
 All values of a query are hidden, because any of them may be a token. Headers, and string members of
 JSON messages, are hidden if their names denote secrets. Other text is shown as it is, except
-for the URLs, header lines and credentials in it. No function here raises, and each takes time
-linear in the length of its argument, which may come from a peer.
+for the URLs, header lines and credentials in it. No function in this module raises an exception,
+and each takes time linear in the length of its argument, which may come from a peer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ HIDDEN = "[hidden]"
 MAX_LINE = 1000
 """Maximum length of a line in characters."""
 
-_MAX_ITEM = 80  # characters or bytes of a message that a line shows
+_MAX_ITEM = 80  # maximum number of characters or bytes of a message in a line
 
 # Possessive quantifiers (++, *+) throughout: no pattern backtracks over a peer's long text.
 
@@ -79,7 +79,7 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?+")
-_SUSPECT = re.compile(r"[:?]|eyJ|bearer|basic", re.IGNORECASE)  # required by the patterns above
+_SUSPECT = re.compile(r"[:?]|eyJ|bearer|basic", re.IGNORECASE)  # which the patterns above require
 
 # Subprotocols.
 _SUBPROTOCOL = re.compile(r"[^\s,'\"()\[\]]++")
@@ -88,7 +88,7 @@ _MAX_SUBPROTOCOL = 47
 
 
 def is_secret(name: str) -> bool:
-    """Whether a header or JSON member of this name holds a secret."""
+    """Whether a header or JSON member with this name contains a secret."""
     return _SECRET_NAME.search(name) is not None and _PUBLIC_NAME.search(name) is None
 
 
@@ -134,7 +134,7 @@ def _redact_pair(pair: str) -> str:
 def redact_url(url: str) -> str:
     """Remove user and password from a URL, and hide the values of its query."""
     if "?" not in url and "@" not in url and "#" not in url:
-        return url  # the same object, which thousands of connections share
+        return url  # the same object, because thousands of connections share it
     url = str.__str__(url)
     shown = without_user_info(url)
     authority = _AUTHORITY.match(_split(shown)[1])
@@ -220,7 +220,7 @@ def _redact_credentials(found: re.Match[str]) -> str:
 
 
 def _redact_start(text: str, length: int) -> str:
-    """Redact and return at most ``length`` characters, in time that depends on ``length`` only."""
+    """Redact and return at most ``length`` characters, in time that depends only on ``length``."""
     text = str.__str__(text)
     if len(text) > 4 * length:
         text = text[: 4 * length]

@@ -52,7 +52,7 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def is_graceful(error: BaseException) -> bool:
-    """Whether to end cleanly: not after a cancellation or a KeyboardInterrupt."""
+    """Whether to end cleanly, as after everything except a cancellation or a KeyboardInterrupt."""
     return all(isinstance(leaf, Exception) for leaf in leaves(error))
 
 
@@ -108,7 +108,7 @@ async def leave_nursery(
 ) -> None:
     """End the tasks of a nursery, and raise an exception as :func:`open_scope` does.
 
-    It is for context managers that many connections keep open: a generator takes more memory.
+    Context managers that many connections keep open use it, because a generator takes more memory.
 
     Args:
         manager: the context manager of the nursery, which has been entered.

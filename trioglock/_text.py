@@ -9,7 +9,7 @@ def as_text(value: str) -> str:
     """Return the characters of a ``str`` as a plain ``str``.
 
     ``str(value)`` and f-strings use the ``__str__`` and ``__format__`` of a subclass, which may
-    return another text, such as ``"Op.SUBSCRIBE"`` for a member of a ``class Op(str, Enum)``.
+    return different text, such as ``"Op.SUBSCRIBE"`` for a member of a ``class Op(str, Enum)``.
     """
     return value if value.__class__ is str else str.__str__(value)
 

@@ -1,4 +1,4 @@
-"""Timeouts for peers, in which pauses of the program itself do not count.
+"""Timeouts for peers, which do not count pauses of the program itself.
 
 A program that was blocked or suspended has not read what its peers sent. Deadlines that passed in
 the meantime are extended by the length of the pause, and the readers run before a peer is declared
@@ -18,20 +18,20 @@ import trio
 
 __all__ = ["CHECKS", "Entry", "PeerDeadline", "PeerTimeout", "current_timer", "effective_deadline"]
 
-# Rounds of the scheduler in which readers run before a peer is declared silent. Between the socket
-# and the reader there may be a task of another library.
+# Scheduler rounds in which readers run before a peer is declared silent. A task of another library
+# may be between the socket and the reader.
 GRACE_ROUNDS = 5
 
-# A timeout is checked this many times: a pause is noticed if a check should have run meanwhile.
+# A timeout is checked this many times; a pause is detected if a check was due during the pause.
 CHECKS = 8
 
 
 class Timed(Protocol):
-    """What a :class:`Timer` checks."""
+    """An object that a :class:`Timer` checks."""
 
     @property
     def is_suspect(self) -> bool:
-        """Whether the next check, before which the readers run, decides."""
+        """Whether the next check is final; the readers run before it."""
 
     def check(self, now: float, due: float) -> float:
         """Check whether a peer was silent for too long.
@@ -46,7 +46,7 @@ class Timed(Protocol):
 
 
 Entry: TypeAlias = list[Any]
-"""A scheduled check: its time, a unique number, and what is checked, or None once it is removed."""
+"""A scheduled check: its time, a unique number, and the object to check, or None once removed."""
 
 
 class Timer:
@@ -127,7 +127,7 @@ def current_timer() -> Timer:
 
 
 class HasCancel(Protocol):
-    """What a :class:`PeerDeadline` cancels, such as a cancel scope."""
+    """An object that a :class:`PeerDeadline` cancels, such as a cancel scope."""
 
     def cancel(self) -> None:
         """Called at the deadline."""
@@ -153,7 +153,7 @@ class PeerDeadline:
 
     @property
     def time(self) -> float:
-        """The deadline, unless the program pauses until then."""
+        """The deadline, if the program does not pause before then."""
         return self._deadline
 
     def move(self, deadline: float) -> None:
@@ -174,7 +174,7 @@ class PeerDeadline:
             current_timer().remove(entry)
 
     def check(self, now: float, due: float) -> float:
-        """Extend the deadline by the pause that has delayed this check, or cancel the scope."""
+        """Extend the deadline by the pause that delayed this check, or cancel the scope."""
         if self.is_suspect:
             self.stop()
             self.expired = True

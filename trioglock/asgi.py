@@ -1,8 +1,8 @@
 """Sockets and handlers inside an ASGI application.
 
-The ASGI server implements WebSocket: it does the opening and closing handshakes, sends and answers
-pings, and enforces limits. :class:`WebSocketApp` runs a target on each of its connections
-(https://asgi.readthedocs.io/en/stable/specs/www.html#websocket).
+The ASGI server implements the WebSocket protocol: it performs the opening and closing handshakes,
+sends and answers pings, and enforces limits. :class:`WebSocketApp` runs a target on each of its
+connections (https://asgi.readthedocs.io/en/stable/specs/www.html#websocket).
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class WebSocketApp:
 
     def _find_route(self, scope: Scope) -> tuple[Request, Route | None]:
         request = _request(scope)
-        # The application may be mounted below a path.
+        # The application may be mounted under a path.
         root = _mount_point(request.path, scope.get("root_path", ""))
         route = self._routes.find(request.path.removeprefix(root))
         if route is not None and route.is_wildcard:
@@ -209,7 +209,7 @@ class WebSocketApp:
 
 
 def _mount_point(path: str, root: str) -> str:
-    """Return the part of a percent-encoded path that is the decoded ``root``, "" if none is."""
+    """Return the prefix of a percent-encoded path that decodes to ``root``; "" if there is none."""
     wanted, segments = root.rstrip("/").split("/"), path.split("/")
     if len(segments) <= len(wanted) or [*map(unquote, segments[: len(wanted)])] != wanted:
         return ""
@@ -231,9 +231,9 @@ def _request(scope: Scope) -> Request:
         target=f"{path}{'?' if query else ''}{query}",
         headers=_headers(scope),
         method=scope.get("method", "GET"),
-        # Headers added by proxies are not used: a client could have sent them itself.
+        # Headers of proxies are not used, because a client could have sent them itself.
         peer="" if client is None else redact_line(f"{client[0]}:{client[1]}"),
-        # Some servers pass on the HTTP scheme.
+        # Some servers pass the HTTP scheme.
         secure=scope.get("scheme", "ws") in ("wss", "https"),
     )
 
@@ -313,7 +313,7 @@ class _ASGILink(Link):
         if self._confirmed is None:
             with trio.CancelScope() as self._waiting:
                 return [*self._events(await self._receive())]
-        # We have closed; the ASGI server does the closing handshake.
+        # We have closed the connection; the ASGI server performs the closing handshake.
         self._ended = True
         return [self._confirmed] if self._confirmed is not None else []
 

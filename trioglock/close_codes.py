@@ -45,7 +45,7 @@ NORMAL = frozenset({1000, 1001, NO_STATUS})
 Close frame without a code."""
 
 TOO_LARGE = 1009
-"""A message exceeds a limit of its receiver."""
+"""A message exceeds the receiver's limit."""
 
 ABNORMAL = 1006
 """Represents an end without a Close frame. It is not sent."""

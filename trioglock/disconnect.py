@@ -68,7 +68,7 @@ class RemoteClose(Disconnect):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolViolation(Disconnect):
-    """The peer violated the protocol (1002), sent invalid text (1007) or too much (1008, 1009).
+    """The peer violated the protocol (1002, 1007) or exceeded a limit (1008, 1009).
 
     Args:
         code: the code of the Close frame that this side sent (RFC 6455, section 7.4.1).

@@ -35,7 +35,8 @@
         ├── ConnectionClosedOK               with 1000, 1001 or no code
         └── ConnectionClosedError            with another code, or without a closing handshake
 
-If another library or the operating system raised the original exception, it is the ``__cause__``.
+If another library or the operating system raised the original exception, that exception is the
+``__cause__``.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class UsageError(TrioglockError, RuntimeError):
 class BadHookResult(TrioglockError, TypeError):
     """A hook of your Socket returned an invalid value. The message names the hook and the value.
 
-    Also raised for the methods of :class:`~trioglock.Subscriptions`.
+    It is also raised for the methods of :class:`~trioglock.Subscriptions`.
     """
 
 
@@ -289,7 +290,7 @@ class RestartLimit(TrioglockError):
     """Services under ``supervise()`` failed more often than allowed within the period.
 
     ``__cause__`` is the last failure. Restart a larger part of the program, for example with an
-    outer ``supervise()``, or let the program end.
+    outer ``supervise()``, or let the program exit.
 
     Args:
         causes: the exceptions that services raised within the period, oldest first, followed by
@@ -506,6 +507,6 @@ class ConnectionClosedError(ConnectionClosed):
     """The connection closed with another code, or was lost without a closing handshake.
 
     ``code`` and ``cause`` describe why: 1006 is a network failure; 1002, 1007 and 1009 mean that
-    one side sent data that the other cannot accept; 1011 is an internal error of the side that sent
-    it; 3000 and above are defined by the application.
+    one side sent data that the other cannot accept; 1011 is an internal error on the side that sent
+    it; codes from 3000 are defined by the application.
     """

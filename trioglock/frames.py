@@ -170,11 +170,11 @@ class PreparedMessage:
 
     Args:
         message: ``str`` for text, bytes-like for binary; the content of a mutable buffer is copied.
-        compress: False never compresses it, for data that is compressed already or that contains a
-            secret next to data from others.
+        compress: False never compresses the message. Use it for data that is already compressed, or
+            that contains both a secret and data that others control.
 
     Raises:
-        ValueError: ``message`` is neither, or is not valid Unicode.
+        ValueError: ``message`` is neither text nor bytes-like, or is not valid Unicode.
     """
 
     __slots__ = ("compress", "compressed", "message", "size", "wire")
@@ -208,8 +208,8 @@ class PreparedMessage:
 class Fragment:
     """A part of a data message (RFC 6455, section 5.4).
 
-    Links write the fragments of a message, in order and without other messages in between. A link
-    for ``fragments=True`` returns every message as fragments.
+    Links write the fragments of a message in order and without other messages in between. With
+    ``fragments=True``, a link returns every message as fragments.
 
     Args:
         data: ``str`` for text, split between characters, or ``bytes``; may be empty.
@@ -233,7 +233,7 @@ class Fragment:
 
 
 Frame: TypeAlias = str | BytesLike | PreparedMessage | Fragment | Ping | Pong | Close
-"""A frame to send: text, binary or a control frame; a :class:`Fragment` only for a link."""
+"""A frame to send: text, binary or a control frame. Only links accept a :class:`Fragment`."""
 
 Event: TypeAlias = Run | Fragment | Ping | Pong | Close | Violation
 """An event of a transport."""

@@ -19,14 +19,14 @@ is_token: Callable[[str], re.Match[str] | None] = re.compile(
 ).fullmatch
 """Whether a text may be the name of a header or a subprotocol (RFC 9110, section 5.6.2)."""
 
-# The characters of a value (RFC 9110, section 5.5): no control characters but the tab, and only
+# The characters of a value (RFC 9110, section 5.5): no control characters except the tab, and only
 # characters of latin-1.
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 
-# Names and values that most handshakes have. They are shared, because a server holds the same ones
-# for each of many connections. Other text from a peer is not interned, because CPython 3.12.0 to
-# 3.12.6 never frees interned strings.
+# Names and values in most handshakes. They are shared, because a server stores the same ones for
+# each of many connections. Other text from a peer is not interned, because CPython 3.12.0 to 3.12.6
+# never frees interned strings.
 _COMMON = (
     "Accept",
     "Accept-Encoding",
@@ -86,7 +86,7 @@ class Headers(Mapping[str, str]):
         headers: a mapping, or pairs of name and value.
 
     Raises:
-        ValueError: a name or value is not a str, or has characters that cannot be sent.
+        ValueError: a name or value is not a str, or contains characters that cannot be sent.
     """
 
     # Alternating names and values: one object per connection instead of one for each pair.
@@ -124,7 +124,7 @@ class Headers(Mapping[str, str]):
         return [value for key, value in self.pairs() if key.lower() == wanted]
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Return pairs of name and value as passed, including repeated headers."""
+        """Return pairs of name and value as passed to the constructor, with repeated headers."""
         return tuple(zip(self._texts[::2], self._texts[1::2], strict=True))
 
     def without(self, *names: str) -> Headers:
@@ -139,7 +139,7 @@ class Headers(Mapping[str, str]):
         )
 
     def redacted(self) -> Headers:
-        """Return a copy with hidden secrets, safe to show."""
+        """Return a copy in which secrets are hidden, for logs and errors."""
         return checked_headers(
             text for name, value in self.pairs() for text in (name, redact_header(name, value))
         )
@@ -151,7 +151,7 @@ class Headers(Mapping[str, str]):
         return hash(self._texts)
 
     def __repr__(self) -> str:
-        # Headers end up in logs and tracebacks.
+        # Headers appear in logs and tracebacks.
         return f"Headers({list(self.redacted().pairs())!r})"
 
 

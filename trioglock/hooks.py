@@ -79,7 +79,7 @@ class Reconnect:
         additional_headers: the headers for this and later attempts; by default unchanged.
         delay: seconds before the attempt; by default the delay of the policy.
         ssl_context: the TLS configuration for this and later attempts; by default unchanged.
-        open_timeout: seconds for this and each later attempt; by default unchanged; ``math.inf``
+        open_timeout: seconds for this and each later attempt, by default unchanged; ``math.inf``
             for no limit.
 
     Raises:
@@ -122,7 +122,7 @@ class ConnectionInfo:
         subprotocol: the negotiated subprotocol, or None.
         request_headers: the headers of the request.
         response_headers: the headers of the response.
-        peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if it has none.
+        peer: the peer's address, such as ``"127.0.0.1:8765"``; "" if the peer has none.
         attempt: the number of this link (network connection), counted from 1 over the life of the
             connection. Failed attempts do not count.
         connection: the connection, to ``cast``, to start background tasks or to ``abort``.
@@ -146,7 +146,7 @@ class ConnectionInfo:
 
 
 NOT_STATES: set[type] = {Close, Deliver, Reconnect, Reply, Stop}
-"""The classes of results. One in place of the state means that a hook swapped the two."""
+"""The classes of results. If a state has one of them, a hook has swapped result and state."""
 
 
 class Socket(Generic[StateT, MessageT_co]):
@@ -191,11 +191,11 @@ class Socket(Generic[StateT, MessageT_co]):
     def _attach(self, connection: Connection[Any, Any]) -> None:
         """Called before the first attempt.
 
-        Override it to use the connection before a link is open.
+        Override this method to use the connection before a link is open.
         """
 
     def _check(self) -> None:
-        """Called before a connection uses the socket; raises if it cannot be used."""
+        """Called before a connection uses the socket; raises if the socket cannot be used."""
 
     def init_stream(self, info: ConnectionInfo) -> MaybeAwaitable[StateT]:
         """Called once, after the first opening handshake.
@@ -226,7 +226,7 @@ class Socket(Generic[StateT, MessageT_co]):
         return None, state
 
     def handle_send(self, message: Any, state: StateT) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each ``send``, ``send_nowait`` and ``request``; turns a message into a frame.
+        """Called for each ``send``, ``send_nowait`` and ``request``; converts a message to a frame.
 
         Args:
             message: the argument of ``send``.
@@ -235,8 +235,8 @@ class Socket(Generic[StateT, MessageT_co]):
         Returns:
             ``(frame, state)``: a ``str`` is sent as text and a bytes-like object as binary. A
             tuple or list sends several frames, ``None`` sends nothing, and ``Close(...)`` starts
-            the closing handshake. An async iterable is sent in fragments, after the hook has
-            returned; not with ``send_nowait``. Default: the message itself.
+            the closing handshake. An async iterable, which ``send_nowait`` does not support, is
+            sent in fragments after the hook has returned. Default: the message itself.
 
             If the connection has a codec, return one message, which the codec encodes. A tuple or
             list is one message, and ``None`` still sends nothing.
@@ -372,7 +372,7 @@ class Socket(Generic[StateT, MessageT_co]):
 
 
 def overrides(instance: object, base: type, name: str) -> bool:
-    """Whether an instance of ``base`` has its own implementation of a method."""
+    """Whether an instance of a subclass of ``base`` overrides a method."""
     return getattr(getattr(instance, name), "__func__", None) is not getattr(base, name)
 
 
@@ -396,7 +396,7 @@ def check_socket(
 
 
 def refuse_subscriptions(socket: Socket[Any, Any]) -> None:
-    """Raise InvalidOption if the socket decodes its own messages."""
+    """Raise InvalidOption if the socket decodes messages itself."""
     kind = type(socket)
     if kind._own_codec:  # noqa: SLF001 - a hook of the package's own layers
         raise InvalidOption(

@@ -20,18 +20,19 @@ class Request:
     """A request from a client (RFC 9112, section 3).
 
     Args:
-        target: the path and query as received, such as ``"/chat?room=7"``, without a host before
-            it (RFC 9112, section 3.2.2).
+        target: the path and query as received, such as ``"/chat?room=7"``, without a preceding host
+            (RFC 9112, section 3.2.2).
         headers: the headers as received.
         method: the request method; ``"GET"`` for a WebSocket.
         peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
         secure: whether it was received over TLS.
         peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
-            if the context did not verify it. None without TLS, and if the client sent none.
+            if the context did not verify it; None without TLS, or if the client sent no
+            certificate.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
-        prefix: the part before the ``*`` in the pattern for which the target is served, such as
-            ``"/live/"``; "/" if the path is not served with such a pattern.
+        prefix: the part before the ``*`` in the pattern of the path under which the target is
+            served, such as ``"/live/"``; "/" without such a pattern.
         data: values such as the user, which ``process_request`` stores for hooks and handlers;
             they find them in ``conn.http_request.data``.
     """
@@ -70,7 +71,7 @@ class Request:
 
 
 class Response:
-    """A plain HTTP response instead of a WebSocket. The connection ends after it.
+    """A plain HTTP response instead of a WebSocket. The server closes the connection after it.
 
     Args:
         status: the status code, 200 to 599 (RFC 9110, section 15).

@@ -2,7 +2,8 @@
 
 Every option is written twice: its default and its check are in a dataclass, here or in the module
 that uses the option, and its type and its documentation are in a ``TypedDict`` of keyword
-arguments. ``accepts_options`` gives the functions that take them a signature and a docstring.
+arguments. ``accepts_options`` adds them to the signatures and docstrings of the functions that
+accept them.
 """
 
 from __future__ import annotations
@@ -59,21 +60,22 @@ class Deflate:
     Settings whose names begin with ``peer_`` apply to the messages that the peer sends, all others
     to the messages that this side sends.
     The parameters of section 7.1 have names that begin with ``client_`` or ``server_``; each side
-    uses those of its own role.
+    uses the parameters of its own role.
 
     Args:
         level: 1 is the fastest; 9 compresses best.
         window_bits: the window for messages that this side sends has at most ``2**window_bits``
             bytes; 9 to 15. zlib cannot compress with a window of 8 bits. None lets the server
-            choose: a server uses 12, or less if the client asks for it, and a client uses what the
-            server asks for, or 15. On a client, 15 does not let the server reduce the window.
+            choose: a server uses 12, or less if the client requests it, and a client uses the value
+            that the server requests, or 15. On a client, 15 does not permit the server to reduce
+            the window.
         memory_level: memory of the compressor, 1 to 9: about ``2**(memory_level + 9)`` bytes, in
             addition to four times the window.
         no_context_takeover: compress each message independently. Idle connections then need no
             memory for the compressor, but similar short messages become much longer.
         min_size: messages of fewer bytes are sent uncompressed. It does not apply to messages in
-            fragments, whose size is not known. A :class:`PreparedMessage` is never compressed if it
-            has fewer than 128 bytes.
+            fragments, because their size is not known in advance. A :class:`PreparedMessage` is
+            never compressed if it has fewer than 128 bytes.
         peer_window_bits: the limit for the messages that the peer sends, 9 to 15. On a server, None
             means 12, 15 means no limit, and a client that does not support limits uses 15. On a
             client, None sets no limit; a server that does not support a limit declines
@@ -100,7 +102,7 @@ class Deflate:
         _check_range("memory_level", self.memory_level, 1, 9)
         for name in ("window_bits", "peer_window_bits"):
             if (bits := getattr(self, name)) is not None:
-                # Clients that use zlib fail the handshake of a server that asks for 8 bits.
+                # Clients that use zlib fail the handshake if a server requests 8 bits.
                 hint = "; zlib cannot compress with 8 bits" if bits == _WINDOW_8 else ""
                 _check_range(name, bits, 9, 15, hint)
         check_whole("min_size", self.min_size, least=0, none=False)
@@ -212,11 +214,11 @@ class Rate:
     """A limit on the number of messages in a period of time.
 
     For the ``send_rate`` of a client, it is a strict sliding window: no more than ``messages``
-    arrive at the server in any ``per`` seconds. Their delay in the network varies, so the limit is
-    enforced with a margin.
+    arrive at the server in any ``per`` seconds. Network delays vary, so the limit is enforced with
+    a margin.
 
     For the limits of a server, such as ``message_rate`` and ``byte_rate``, a rate describes a token
-    bucket: a client may send ``messages`` at once, and then ``messages / per`` in each second.
+    bucket: a client may send ``messages`` at once, and then ``messages / per`` per second.
 
     Args:
         messages: the number of messages, or of bytes for ``byte_rate``.
@@ -246,7 +248,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class StallTimeout:
-    """A stall timeout for a feed that is sometimes silent, such as that of a market that closes.
+    """A stall timeout for a feed that is sometimes silent, such as one of a market that closes.
 
     Args:
         seconds: the timeout in seconds.
@@ -282,16 +284,16 @@ class RequestFormat:
     A key below is the key of a dict, or the name of an attribute of any other object.
 
     Args:
-        ids: the ids, each of which must be hashable and may be used by one pending request only.
-            A list or another iterable starts over in each connection; an iterator is shared. By
-            default ``itertools.count(1)``, for each connection.
-        id: the key of the id in a request; or a function that is given the message and the id and
+        ids: hashable ids, each of which may be used by only one pending request at a time. A list
+            or another iterable starts over in each connection; an iterator is shared. By default
+            ``itertools.count(1)``, for each connection.
+        id: the key of the id in a request; or a function that takes the message and the id and
             returns the message to send.
-        ref: the key of the id in a reply; or a function that returns the id, given any received
-            message. A message is not a reply if it has no such key, or if the function returns
-            None or raises LookupError, TypeError, AttributeError or ValueError.
-        error: the key of the error in a reply; or a function that is given the reply and returns
-            the error. A reply is an error unless its error is absent, None or False.
+        ref: the key of the id in a reply; or a function that takes any received message and returns
+            the id. A message is not a reply if it has no such key, or if the function returns None
+            or raises LookupError, TypeError, AttributeError or ValueError.
+        error: the key of the error in a reply; or a function that takes the reply and returns the
+            error. The request succeeds if the error is absent, None or False.
 
     Raises:
         InvalidOption: an argument has the wrong type.
@@ -476,7 +478,7 @@ class ServerFlowOptions(FlowOptions):
 
     @property
     def limits_rates(self) -> bool:
-        """Whether clients may be slowed down."""
+        """Whether the rates of clients are limited."""
         return self.message_rate is not None or self.byte_rate is not None
 
 
@@ -666,7 +668,7 @@ def accepts_options(
 
 @cache
 def _default(kind: type) -> object:
-    """Return the options shared by all connections for which none are given."""
+    """Return the default options, which are shared by all connections without options."""
     return kind()
 
 

@@ -71,16 +71,16 @@ class Backoff:
 
     Args:
         initial: maximum delay before the second attempt, in seconds.
-        maximum: upper limit of all delays, in seconds, including those that a server asks for with
+        maximum: upper limit of all delays, in seconds, including those that a server requests with
             Retry-After. Only the ``delay`` of a ``Reconnect`` may be longer.
         multiplier: factor by which the delay grows after each attempt.
         jitter: ``"full"`` draws each delay between 0 and its full length, so that many clients
             do not reconnect at the same time; ``"none"`` uses the full length.
         max_attempts: number of consecutive attempts without a stable connection; None for no
-            limit. When a stable connection is lost, that connection is the first of them.
+            limit. When a stable connection is lost, that connection counts as the first attempt.
         stable_after: seconds that a connection must last to reset the delay and the number of
-            attempts. A server that accepts connections and closes them immediately cannot cause a
-            storm of attempts.
+            attempts. A server that accepts connections and closes them immediately therefore cannot
+            cause rapid attempts.
         retryable: function that decides, given the reason, whether to retry; by default
             :func:`is_transient`.
 
@@ -113,7 +113,7 @@ class Backoff:
         """Generate the seconds to wait before the second attempt, the third, and so on.
 
         Args:
-            rng: the random source of the jitter, for tests.
+            rng: the random number generator for the jitter, for tests.
         """
         draw = (rng or random).uniform
         length = self.initial
@@ -126,7 +126,7 @@ class Backoff:
 
 
 _SHOWN_DELAY = 0.05
-"""The shortest delay in seconds that a text mentions."""
+"""The shortest delay, in seconds, that is included in a description."""
 
 
 def describe_delay(delay: float) -> str:

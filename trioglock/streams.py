@@ -25,22 +25,22 @@ END_OF_FILE = ""
 
 
 class WebSocketStream(trio.abc.HalfCloseableStream):
-    """A trio stream whose bytes travel in the binary messages of a connection.
+    """A trio stream that sends its bytes in binary messages over a connection.
 
-    Message boundaries are not kept: ``receive_some`` may return a part of a message, and
+    Message boundaries are not preserved: ``receive_some`` may return a part of a message, and
     ``send_all`` may send several. The hooks of the connection apply to every message.
 
     WebSocket cannot close only one direction. ``send_eof`` therefore sends an empty text message,
-    which another WebSocketStream understands. A Close frame from the peer with 1000, 1001 or no
-    code also signals end of file. Any other end of the connection, and any other message that is
-    not binary, raises :exc:`trio.BrokenResourceError`.
+    which another WebSocketStream recognizes. A Close frame from the peer with 1000, 1001 or no code
+    also signals end of file. Any other end of the connection, and any other message that is not
+    binary, raises :exc:`trio.BrokenResourceError`.
 
-    ``send_all`` returns when the data is queued. ``aclose`` sends what is queued, closes the
+    ``send_all`` returns when the data is queued. ``aclose`` sends the queued data, closes the
     connection with 1000 and waits at most ``close_timeout`` seconds for the peer; if it is
     cancelled, the connection is aborted.
 
     Args:
-        conn: an open connection. Nothing else may receive its messages.
+        conn: an open connection. No other code may receive its messages.
 
     Raises:
         UsageError: the connection reconnects, or drops messages when its receive queue is full, so
@@ -92,7 +92,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             return self._take(max_bytes)
 
     def _take(self, max_bytes: int | None) -> bytes:
-        """Return what has been received, from several messages if they are short."""
+        """Return received data, from several messages if they are short."""
         limit = MAX_MESSAGE if max_bytes is None else max_bytes
         parts, size = [self._rest], len(self._rest)
         items = self._session.receive_queue.items
@@ -153,9 +153,9 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
                 await queue.wait_space()
 
     async def send_eof(self) -> None:
-        """End the data in this direction; the peer can still send. Raises like :meth:`send_all`.
+        """End the data in this direction; the peer can still send.
 
-        A second call does nothing.
+        Raises the same exceptions as :meth:`send_all`. A second call does nothing.
         """
         with self._sending:
             if self._sent_eof and not self._closed:
@@ -180,7 +180,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
     # Closing.
 
     async def aclose(self) -> None:
-        """Send the queued data, and close the connection; see the class."""
+        """Send the queued data and close the connection, as described for the class."""
         self._closed = True
         self._sending.interrupt()
         self._receiving.interrupt()
@@ -197,7 +197,7 @@ class WebSocketStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(self._problem)
 
     def _break(self, problem: str) -> trio.BrokenResourceError:
-        """Close the connection, because the peer does not send a byte stream."""
+        """Close the connection, because a message from the peer is not part of a byte stream."""
         self._problem = problem
         self._session.close(Close(1003, problem[:120]))
         return trio.BrokenResourceError(problem)

@@ -3,7 +3,7 @@
     npm ci --prefix examples/chat        # once: installs phoenix.js, the client in the page
     python examples/chat/chat.py
 
-Open the address that it prints in two browsers. With Redis, several processes are one chat:
+Open the address that it prints in two browsers. With Redis, several processes can serve one chat:
 
     export REDIS_URL=redis://127.0.0.1:6379 MODERATOR_KEY=secret
     PORT=8030 python examples/chat/chat.py

@@ -3,7 +3,7 @@
     python examples/live_events/live_events.py
 
 Open http://127.0.0.1:8020/ in a browser. Without Redis, the server publishes random numbers. With
-Redis, the chart shows everything that is published there, and several servers can share the load:
+Redis, the chart shows all numbers published there, and several servers can share the load:
 
     python examples/live_events/live_events.py --redis redis://127.0.0.1:6379
     redis-cli PUBLISH trioglock/visitors 17

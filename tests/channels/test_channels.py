@@ -102,10 +102,10 @@ class Greedy(Channel[None]):
     [
         ({}, "routes must be a dict"),
         (Room, "routes must be a dict"),
-        ({"*room": Room}, "a final star"),
-        ({"": Room}, "a final star"),
+        ({"*room": Room}, r"a final '\*'"),
+        ({"": Room}, r"a final '\*'"),
         ({"phoenix": Room}, "heartbeats"),
-        ({"room:*": Room()}, "must lead to a Channel class"),
+        ({"room:*": Room()}, "must map to a Channel class"),
         ({"room:*": Greedy}, "without arguments"),
         ({"room:*": Room, "room:1": Room}, "never used"),
         ({"room:*": Room, "room:1:*": Room}, "never used"),

@@ -539,7 +539,7 @@ async def test_connect_gets_the_certificate_and_the_address_of_the_client() -> N
 
 async def test_a_server_for_channels_has_no_codec() -> None:
     channels = Channels({"room:*": Facts}, hub=Hub())
-    with pytest.raises(InvalidOption, match="speaks the protocol of Phoenix"):
+    with pytest.raises(InvalidOption, match="implements the protocol of Phoenix"):
         serve(channels.socket, listeners=[MemoryListener()], codec=JSON())
     with pytest.raises(InvalidOption, match=r"as in hub\.socket"):
         serve(channels, listeners=[MemoryListener()])  # type: ignore[arg-type]

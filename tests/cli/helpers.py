@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -15,7 +14,7 @@ from unittest import mock
 
 import trio
 
-from tests.scripts import ROOT
+from tests.forks import INTERPRETER, Forked, open_fork
 from trioglock._scope import open_scope
 from trioglock.cli import main
 
@@ -28,12 +27,11 @@ __all__ = [
     "opened",
     "run_command",
     "started",
-    "trioglock",
 ]
 
-COMMAND = (sys.executable, "-X", "utf8", "-W", "error", "-m", "trioglock")
-SECONDS = 60
-"""More than any command takes, also on a busy machine."""
+COMMAND = (*INTERPRETER, "-m", "trioglock")
+SECONDS = 300
+"""Ends a test that hangs. On a busy machine, the longest ones take more than a minute."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +147,7 @@ class Running:
         stdout: trio.abc.ReceiveStream,
         stderr: trio.abc.ReceiveStream,
         wait: Callable[[], Awaitable[int]],
-        process: trio.Process | None = None,
+        process: trio.Process | Forked | None = None,
     ) -> None:
         self.stdout = stdout
         self.stderr = stderr
@@ -159,7 +157,7 @@ class Running:
         self._terminated = False
 
     @property
-    def process(self) -> trio.Process:
+    def process(self) -> trio.Process | Forked:
         """The process, if the command has its own."""
         assert self._process is not None
         return self._process
@@ -216,14 +214,8 @@ class Running:
 @asynccontextmanager
 async def started(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
     """Run a command in its own process during a block; kill it if it has not ended by then."""
-    process = await trio.lowlevel.open_process(
-        [*COMMAND, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        env=environment(**env),
-    )
+    words = map(str, arguments)
+    process = await open_fork("-m", "trioglock", *words, env=environment(**env))
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -239,10 +231,3 @@ async def started(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
                 await process.wait()
             for stream in (process.stdin, process.stdout, process.stderr):
                 await stream.aclose()
-
-
-async def trioglock(*arguments: str, **env: str) -> Finished:
-    """Run a command without input to its end in its own process."""
-    async with started(*arguments, **env) as running:
-        await running.end_input()
-        return await running.finish()

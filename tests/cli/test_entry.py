@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import trio
 
 import trioglock.cli.group
-from tests.cli.helpers import COMMAND, environment
+from tests.cli.helpers import COMMAND, SECONDS, environment
 from tests.cli.serving import serve_in_thread, target_in_thread
-from tests.forks import Fork, run_forks
+from tests.forks import open_fork
 from tests.scripts import run_python
 from trioglock import Backoff, InvalidOption, version
 from trioglock._redact import HIDDEN
@@ -144,6 +145,23 @@ def test_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
 BENCH = ["bench", "--messages", "20", "--connections", "2"]  # starts a server of its own
 
 
+async def run_redirected(arguments: Sequence[str], stdout: str, stderr: str) -> int:
+    """Run a command whose output goes to these files, and return its exit code."""
+    with Path(stdout).open("ab") as output, Path(stderr).open("ab") as errors:
+        process = await open_fork(
+            "-m",
+            "trioglock",
+            *arguments,
+            env=environment(),
+            stdout=output.fileno(),
+            stderr=errors.fileno(),
+        )
+        assert process.stdin is not None
+        await process.stdin.aclose()
+        with trio.fail_after(SECONDS):
+            return await process.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_fault_40_the_exit_code_does_not_depend_on_messages(tmp_path: Path) -> None:
@@ -162,12 +180,10 @@ async def test_fault_40_the_exit_code_does_not_depend_on_messages(tmp_path: Path
             (["demo", "--messages", "3"], "/dev/full", file, 1),
             (["--help"], "/dev/full", file, 1),
         ]
-        forks = [
-            Fork(script="trioglock", arguments=arguments, stdout=stdout, stderr=stderr)
+        codes = [
+            await run_redirected(arguments, stdout, stderr)
             for arguments, stdout, stderr, _ in cases
         ]
-        modules = ["trioglock.cli.group", *(f"trioglock.cli.{name}" for name in COMMANDS)]
-        codes = await run_forks(forks, modules, environment())
     assert codes == [code for *_, code in cases]
     assert "Traceback" not in Path(file).read_text()
 

@@ -243,17 +243,17 @@ async def test_drain_of_one_process(env: dict[str, str]) -> None:
         with pytest.raises(OSError, match="connect"):
             await trio.open_tcp_stream("127.0.0.1", int(at.rpartition(":")[2]))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(interrupt_repeatedly, running.process)
+            nursery.start_soon(interrupt_repeatedly, running)
             with pytest.raises(ConnectionClosedError, match="1012"):
                 await second.receive()
             nursery.cancel_scope.cancel()
         assert await running.process.wait() == 0
 
 
-async def interrupt_repeatedly(process: trio.Process) -> None:
+async def interrupt_repeatedly(running: Running) -> None:
     """A signal that arrives before the previous one is handled has no effect of its own."""
     while True:
-        process.send_signal(signal.SIGINT)
+        running.interrupt()
         await trio.sleep(0.1)
 
 

@@ -12,7 +12,7 @@ from shutil import which
 import pytest
 import trio
 
-from tests.forks import Fork, run_forks
+from tests.forks import run_fork
 from tests.scripts import ROOT, assert_lines, run_python
 from trioglock.testing import MockServer
 
@@ -118,21 +118,17 @@ async def test_they_run_as_scripts(echo_server: MockServer, tmp_path: Path) -> N
     runs: list[tuple[str, Sequence[str]]]
     runs = [(name, ()) for name in EXPECTED if name not in IN_AN_INTERPRETER]
     runs.append(("heartbeat_and_trace", (echo_server.url,)))
-    forks = [
-        Fork(
-            script=str(EXAMPLES / f"{name}.py"),
-            arguments=arguments,
-            cwd=str(tmp_path),
-            stdout=str(tmp_path / f"{number}.out"),
-            stderr=str(tmp_path / f"{number}.err"),
-        )
-        for number, (name, arguments) in enumerate(runs)
-    ]
-    codes = await run_forks(forks, ["trioglock", "trioglock.testing"])
-    for (name, _), fork, code in zip(runs, forks, codes, strict=True):
-        output = Path(fork.stdout).read_text()
-        assert (name, code, Path(fork.stderr).read_text()) == (name, 0, ""), output
-        assert_lines(output, EXPECTED[name])
+    limiter = trio.CapacityLimiter(3)
+
+    async def check(name: str, arguments: Sequence[str]) -> None:
+        async with limiter:
+            done = await run_fork(EXAMPLES / f"{name}.py", *arguments, cwd=tmp_path)
+        assert (name, done.code, done.stderr) == (name, 0, ""), done.stdout
+        assert_lines(done.stdout, EXPECTED[name])
+
+    async with trio.open_nursery() as nursery:
+        for name, arguments in runs:
+            nursery.start_soon(check, name, arguments)
     assert len(echo_server.peers) == 1
 
 

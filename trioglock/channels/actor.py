@@ -2,7 +2,7 @@
 
 A plain hook runs immediately, in the task that has the message. If an ``async`` hook has to run, or
 a broker needs time to accept a broadcast, a task is started; it ends when no messages are waiting.
-Meanwhile messages for this topic wait in order, while other topics are not affected.
+In the meantime, messages for this topic wait in order; other topics are not affected.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ MAX_PENDING = 1024
 """Maximum number of messages that wait for the hooks of one join."""
 
 MAX_PENDING_SIZE = 2**22
-"""Total size of the frames of one client whose messages wait for hooks, beyond which no other push
-waits."""
+"""Maximum total size of the frames of one client whose messages wait for hooks.
+
+Beyond it, no further push is queued.
+"""
 
 JOBS_PER_TURN = 64
 """A task that runs only plain hooks lets other tasks run after this many of them."""
@@ -70,13 +72,13 @@ TERMINATE_SECONDS = 10.0
 """Seconds that an async ``terminate`` may take."""
 
 PUBLISH_SECONDS = 10.0
-"""Seconds that publishing the broadcast of a hook may take."""
+"""Maximum number of seconds for publishing the broadcast of a hook."""
 
 NO_HISTORY = {"reason": "the history cannot be read"}
 NO_BROKER = {"reason": "not available; try again later"}
 
 TERMINATED = Left()
-"""The reason of an actor whose ``terminate`` has begun. It stands for the actual one."""
+"""Replaces the actual reason of an actor whose ``terminate`` has begun."""
 
 Later: TypeAlias = Callable[[], Awaitable[None]]
 """The part of a job that has to wait."""
@@ -88,11 +90,11 @@ class _Job(NamedTuple):
     event: str
     payload: Any
     size: int = 0
-    """The size of the frame, if the client has sent it."""
+    """The size of the frame, if the client sent it."""
 
 
 class _Pending(NamedTuple):
-    """The results of a hook from the first broadcast on that has to wait for the broker."""
+    """The results of a hook, starting with the first broadcast that has to wait for the broker."""
 
     data: Data
     channel: str
@@ -191,7 +193,7 @@ class ChannelActor:
     # Messages.
 
     def begin(self, kind: type[Channel[Any]], payload: Any) -> None:
-        """Run ``join``. Pushes that arrive meanwhile wait.
+        """Run ``join``. Pushes that arrive in the meantime wait.
 
         Args:
             kind: the user's class.
@@ -217,7 +219,7 @@ class ChannelActor:
     async def _join(self, kind: type[Channel[Any]], payload: Any) -> Later | None:
         """Run ``join``, and return the remaining work if it has to wait.
 
-        This does not suspend if the hook is plain.
+        A plain hook does not suspend this call.
         """
         hooks, history = self.hooks, self.hooks.history
         try:
@@ -334,7 +336,7 @@ class ChannelActor:
         )
 
     def _return_jobs(self) -> None:
-        """Answer the messages that have waited for a join that has failed."""
+        """Answer the messages that were waiting for a join that has failed."""
         for kind, ref, event, payload, _ in self._drop_jobs():
             if kind in (IN, LEAVE):
                 self._socket.receive(
@@ -355,7 +357,7 @@ class ChannelActor:
         if not self._busy:
             self._run_now(job)
         elif not self._add(job) and self._reason is None:
-            # Dropping the broadcast would be silent; after the error the client joins again.
+            # The client would not notice a dropped broadcast; after this error, it joins again.
             self._fail(f"{self.hooks.name}.{OUT}", UsageError("too many messages are waiting"))
             self._cancel()
 
@@ -379,7 +381,7 @@ class ChannelActor:
             self._continue()
 
     def leave(self, ref: str | None) -> None:
-        """Handle a leave after everything received before it."""
+        """Handle a leave after all earlier messages."""
         job = _Job(LEAVE, ref, LEAVE, None)
         if not self._busy:
             self._run_now(job)
@@ -401,7 +403,7 @@ class ChannelActor:
 
     def _add_push(self, job: _Job) -> bool:
         socket, size = self._socket, self._socket.frame_size
-        # One message of any size may wait.
+        # A single message of any size may wait.
         if 0 < socket.waiting_size > MAX_PENDING_SIZE - size:
             return False
         if not self._add(job._replace(size=size)):
@@ -410,7 +412,7 @@ class ChannelActor:
         return True
 
     def _add(self, job: _Job) -> bool:
-        """Add a job to those that wait; return False if there are too many."""
+        """Queue a job; return False if too many are waiting."""
         if self._jobs is None:
             self._jobs = deque()
         elif len(self._jobs) >= MAX_PENDING:
@@ -441,7 +443,7 @@ class ChannelActor:
             self._start_task(later)
 
     def _continue(self) -> None:
-        """Run the waiting jobs, as far as their hooks are plain and they were there before."""
+        """Run the jobs that are waiting now, as long as their hooks are plain."""
         jobs = self._jobs
         if jobs is not None:
             for _ in range(len(jobs)):
@@ -554,7 +556,7 @@ class ChannelActor:
             await self._finish(job, name, pending)
 
     async def _finish(self, job: _Job, name: str, pending: _Pending | None) -> None:
-        """Publish a broadcast through a broker that needs time, and apply the other results."""
+        """Await the publication of a broadcast, and apply the other results."""
         try:
             while pending is not None:
                 # A client may disconnect directly after a push, which does not stop the broadcast.
@@ -592,7 +594,7 @@ class ChannelActor:
                 data, channel = self._encode_broadcast(
                     one.event, one.payload, one.to_self, one.keep
                 )
-                # What hub.publish_nowait() checks is valid here.
+                # The arguments pass the checks of hub.publish_nowait().
                 session = self._socket.hub._open_session()  # noqa: SLF001 - the same package
                 if not session.publish_nowait(channel, data):
                     return _Pending(data, channel, results[at + 1 :])
@@ -771,15 +773,15 @@ class ChannelActor:
         return False
 
     async def end_with_connection(self, reason: EndReason) -> None:
-        """End a channel whose ``terminate`` is async, after all tasks of the connection.
+        """End a channel whose ``terminate`` is async, after all tasks of the connection have ended.
 
-        The connection limits its time.
+        The connection limits the time.
         """
         self._set_ended(reason)
         await self._call_terminate()
 
     def _terminate(self) -> Later | None:
-        """Run ``terminate`` if it has to run; return it if it is async."""
+        """Run ``terminate`` if necessary; return the coroutine if it is async."""
         if self._terminated or not self.has_joined:
             return None
         if self.hooks.terminate_is_async:

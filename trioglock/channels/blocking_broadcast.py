@@ -44,7 +44,8 @@ def broadcast(
         payload: a JSON value, or ``bytes`` for a binary message.
         name: name of the hub.
         url: URL of the Redis server, as for :class:`~trioglock.pubsub.RedisBroker`.
-        timeout: seconds to connect, and again to wait for the reply; None for no limit.
+        timeout: seconds for connecting, and separately for waiting for the reply; None for no
+            limit.
         history: the history of the channel class, if it has one.
         sharded: whether the hub's :class:`~trioglock.pubsub.RedisBroker` has ``sharded=True``.
 

@@ -1,4 +1,4 @@
-"""``Channel``: the hooks of a topic, and what they may do."""
+"""``Channel``: the hooks of a topic, and the actions available to them."""
 
 from __future__ import annotations
 
@@ -54,24 +54,24 @@ class Channel(Generic[StateT]):
                     case "echo":
                         return Answer("ok", payload), state
 
-    Every successful join has its own object, and a state that each hook receives and returns. The
-    hooks of one join run one at a time and in order. While an ``async`` hook waits, other topics of
-    the same client, and other clients, are served; messages for this topic wait.
+    Each join has its own object, and a state that each hook receives and returns. The hooks of one
+    join run one at a time and in order. While an ``async`` hook waits, other topics of the same
+    client, and other clients, are served; messages for this topic wait.
 
     The *result* of a hook is None, one of :class:`Answer`, :class:`Push`, :class:`Broadcast` and
     :class:`Stop`, or a tuple of them.
 
-    An exception in a hook, or a result of the wrong shape, ends this channel only: it is logged,
-    the client receives ``phx_error``, ``terminate`` runs, and the client may join again.
+    An exception raised by a hook, or a result of the wrong shape, ends only this channel: it is
+    logged, the client receives ``phx_error``, ``terminate`` runs, and the client may join again.
 
-    For type checkers, ``Channel[State]`` has the type of the state, by default None.
+    For type checkers, ``Channel[State]`` declares the type of the state, by default None.
     """
 
     intercept: ClassVar[Collection[str]] = ()
     """The events of broadcasts that are passed to :meth:`handle_out`."""
 
     history: ClassVar[History | None] = None
-    """Which broadcasts are kept for clients that join later; by default none."""
+    """The history of broadcasts for clients that join later; by default none are kept."""
 
     _actor: ChannelActor | None = None
     _hooks: ClassVar[ChannelHookTable | None] = None  # of this class, not of a base class
@@ -98,7 +98,7 @@ class Channel(Generic[StateT]):
         Returns:
             ``(response, state)``: the response for the client, a JSON value or ``bytes``, and the
             initial state. With a :attr:`history`, the response must be a dict. Default: ``({},
-            user)``, so that every client can join.
+            user)``, so every client can join.
 
         Raises:
             JoinRefused: the client may not join. After any other exception the client receives the
@@ -111,8 +111,8 @@ class Channel(Generic[StateT]):
     ) -> MaybeAwaitable[HookOutcome[StateT]]:
         """Called for each push of the client.
 
-        A :class:`~trioglock.routing.Router` as a class attribute may take the place of this hook.
-        Its handlers are called with a :class:`ClientEvent` and the state.
+        A class attribute with a :class:`~trioglock.routing.Router` can replace this hook. Its
+        handlers are called with a :class:`ClientEvent` and the state.
 
         Args:
             event: the name of the event.
@@ -120,8 +120,8 @@ class Channel(Generic[StateT]):
             state: the current state.
 
         Returns:
-            ``(result, state)``. Default: raise LookupError, because an unknown event ends the
-            channel in Phoenix, too.
+            ``(result, state)``. Default: raise LookupError, because an unknown event also ends the
+            channel in Phoenix.
         """
         raise LookupError(f"{type(self).__name__} does not handle the event {event!r}")
 
@@ -136,7 +136,7 @@ class Channel(Generic[StateT]):
             state: the current state.
 
         Returns:
-            ``(result, state)``; None does not pass the event on. Default: push it.
+            ``(result, state)``; with None, the client does not receive the event. Default: push it.
         """
         return Push(event, payload), state
 
@@ -156,7 +156,7 @@ class Channel(Generic[StateT]):
         """Called exactly once at the end of each successful join.
 
         Args:
-            reason: why the channel has ended.
+            reason: why the channel ended.
             state: the current state.
         """
         return None
@@ -191,9 +191,9 @@ class Channel(Generic[StateT]):
 
         Raises:
             ChannelClosed: the channel has ended.
-            UsageError: the push was answered before, or its ref was not kept.
-            EncodeError, InvalidMessage: the response cannot be sent. The push can still be
-                answered, as after a cancellation.
+            UsageError: the push has already been answered, or its ref was not kept. EncodeError,
+            InvalidMessage: the response cannot be sent. In this case, and after a cancellation, the
+                push can still be answered.
         """
         await self._attached.answer(ref, status, {} if response is None else response)
 
@@ -221,8 +221,8 @@ class Channel(Generic[StateT]):
         Args:
             event: the name of the event.
             payload: a JSON value, or ``bytes`` for a binary message.
-            to_self: whether the client of this channel receives it, too.
-            keep: whether the event is kept, and has an id, if the class has a history.
+            to_self: whether the client of this channel also receives it.
+            keep: if the class has a history, whether the event is kept and has an id.
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: the event or payload cannot be sent.
@@ -255,7 +255,7 @@ class Channel(Generic[StateT]):
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """A push of a client, for the handlers of a Router in place of ``handle_in``.
+    """A push from a client, for the handlers of a Router that replaces ``handle_in``.
 
     Args:
         event: the name of the event.

@@ -27,7 +27,7 @@ __all__ = ["Channels"]
 
 MESSAGE_RATE = Rate(2000, per=2)
 JOIN_RATE = Rate(500, per=10)
-"""Clients repeat joins that fail after 1, 2, 5 and then every 10 seconds, possibly 100 of them."""
+"""Clients repeat failed joins, possibly 100 of them, after 1, 2, 5 and then every 10 seconds."""
 
 
 class Channels:
@@ -46,17 +46,18 @@ class Channels:
     refused with 404, and other versions of the protocol with 403. An ASGI server refuses all of
     them with 403.
 
-    Each client has a queue for broadcasts that its connection cannot take yet. A client whose queue
-    is full, with ``max_queue`` and ``max_queue_bytes`` of the hub, is closed with 1013.
+    Each client has a queue for broadcasts that its connection cannot accept yet, limited by
+    ``max_queue`` and ``max_queue_bytes`` of the hub. If the queue is full, the connection is closed
+    with 1013.
 
-    The reply to a message that exceeds a limit is an error. A client that continues until more
-    messages have been refused than the limit allows is closed with 1008.
+    The reply to a message that exceeds a limit is an error. If the client continues until more
+    messages have been refused than the limit allows, its connection is closed with 1008.
 
     Args:
         routes: the :class:`Channel` class for each topic pattern: a topic such as ``"lobby"``, or a
-            prefix and a final ``*`` such as ``"room:*"``. The first match counts.
-        hub: carries broadcasts and disconnects between processes. It must be open while the server
-            runs.
+            prefix and a final ``*`` such as ``"room:*"``. The first match is used.
+        hub: transfers broadcasts and disconnects between processes. It must be open while the
+            server runs.
         connect: called with the :class:`ConnectRequest` of each client, plain or async. It returns
             the user, or :class:`Credentials` with the user and the time at which the connection is
             closed, or None to refuse the client with 403. By default every client may connect, and
@@ -65,16 +66,16 @@ class Channels:
             By default connections have no id.
         refresh: called with a new ``access_token`` that a client has pushed and the current user,
             plain or async. It returns the user or :class:`Credentials`, or None to refuse the
-            token. Without it, credentials cannot be renewed, and the event ``access_token`` is like
-            any other.
+            token. Without it, credentials cannot be renewed, and ``access_token`` is an ordinary
+            event.
         max_topics: maximum number of topics that one client may have joined.
         message_rate: the limit on messages of one client, including joins and heartbeats; None for
-            no limit. The first ``messages`` of them may come at once.
+            no limit. The first ``messages`` of them may arrive at once.
         join_rate: the same for joins and new tokens, successful or not.
 
     Raises:
-        InvalidOption: an argument has the wrong type or value.
-        UsageError: a class has a history, and the hub was opened without one.
+        InvalidOption: an argument has the wrong type or value. UsageError: a class has a history,
+            but the hub was opened without one.
     """
 
     _socket_class: ClassVar[type[ChannelsSocket]] = ChannelsSocket
@@ -143,7 +144,7 @@ class Channels:
             topic: the topic, such as ``"room:1"``.
             event: the name of the event.
             payload: a JSON value, or ``bytes`` for a binary message.
-            keep: whether the event is kept, and has an id, if the class has a history.
+            keep: if the class has a history, whether the event is kept and has an id.
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.
@@ -174,8 +175,8 @@ class Channels:
     async def disconnect(self, id: str) -> None:  # noqa: A002 - the term of Phoenix
         """Close all connections that have the given id, in all processes of the hub, with 1001.
 
-        Phoenix clients connect again, so that ``connect`` can refuse them. The method cannot
-        determine whether there is such a connection, so it always returns None.
+        Phoenix clients connect again; ``connect`` can then refuse them. The method always returns
+        None, because it cannot determine whether there is such a connection.
 
         Args:
             id: the id, as returned by the function ``id``.

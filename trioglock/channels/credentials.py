@@ -27,10 +27,10 @@ __all__ = ["Credentials", "ExpiryTimer", "Refresh", "TokenRefresher"]
 _logger = logging.getLogger("trioglock.channels")
 
 CHECK_SECONDS = 30.0
-"""Maximum number of seconds after which a change of the system's clock is noticed."""
+"""Maximum number of seconds until a change of the system clock is noticed."""
 
 MAX_TOKEN = 2**14
-"""Maximum length of a token. Clients also send tokens in URLs and headers, which are shorter."""
+"""Maximum length of a token. URLs and headers, in which clients also send tokens, are shorter."""
 
 INVALID = {"reason": "invalid access_token"}
 UNAUTHORIZED = {"reason": "unauthorized"}
@@ -70,12 +70,15 @@ class Credentials:
 
 
 Refresh: TypeAlias = Callable[[str, Any], Any | Awaitable[Any]]
-"""Verifies a token that a client has pushed: called with the token and the current user, returns
-the user or :class:`Credentials`, or None to refuse the token."""
+"""Verifies a token that a client has pushed.
+
+It is called with the token and the current user, and returns the user or :class:`Credentials`, or
+None to refuse the token.
+"""
 
 
 def split_credentials(returned: Any) -> tuple[Any, float]:
-    """Return the user and the time of expiry, if necessary infinity."""
+    """Return the user and the time of expiry, which may be infinity."""
     if isinstance(returned, Credentials):
         return returned.user, returned.expires_at
     return returned, math.inf
@@ -89,8 +92,7 @@ def has_expired(expires_at: float) -> bool:
 class ExpiryTimer:
     """Calls a function when credentials expire.
 
-    The time of expiry is one of the system's clock, which may jump, so the clock is read again from
-    time to time.
+    The system clock, which determines the expiry, may jump, so it is read again from time to time.
 
     Args:
         expires_at: the Unix time.
@@ -107,7 +109,7 @@ class ExpiryTimer:
         self._entry: Entry | None = current_timer().add(self, trio.current_time())
 
     def check(self, now: float, due: float) -> float:  # noqa: ARG002 - the interface
-        """Call the function if the time has come, or return when to check next."""
+        """Call the function after the expiry; before it, return when to check next."""
         if has_expired(self._expires_at):
             self.stop()
             self._on_expired()
@@ -130,8 +132,8 @@ class _Waiting(NamedTuple):
 class TokenRefresher:
     """Verifies the tokens that one client pushes, one at a time and in a task of the connection.
 
-    A client pushes a new token on each topic that it has joined: of equal tokens that follow each
-    other, one is verified.
+    A client pushes a new token on each topic that it has joined, so a token that is repeated
+    several times in a row is verified only once.
 
     Args:
         socket: the client.
@@ -158,7 +160,7 @@ class TokenRefresher:
         self._is_running = False
 
     def receive(self, join: TopicJoin | None, ref: str | None, payload: Any) -> None:
-        """Verify a token soon, and answer the push."""
+        """Schedule the verification of a token and the answer to its push."""
         answer = self._socket.answer_refresh
         token = payload.get("access_token") if isinstance(payload, dict) else None
         if not (isinstance(token, str) and 0 < len(token) <= MAX_TOKEN):

@@ -1,4 +1,4 @@
-"""The opening handshake of a client: its parameters, its token, and the decision about it."""
+"""The opening handshake of a client: parameters, token, and the decision whether to accept it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _is_supported = re.compile(r"2\.0\.[0-9]+").fullmatch
 
 
 class ConnectRequest(Request):
-    """The argument of ``connect``: the request of a client that wants to connect."""
+    """The argument of ``connect``: the request of a connecting client."""
 
     __slots__ = ()
 
@@ -54,21 +54,23 @@ class ConnectRequest(Request):
 
 
 Authenticate: TypeAlias = Callable[[ConnectRequest], Any | Awaitable[Any]]
-"""Authenticates a client: returns the user or :class:`Credentials`, or None to refuse the client
-with 403."""
+"""Authenticates a client.
+
+It returns the user or :class:`Credentials`, or None to refuse the client with 403.
+"""
 
 Identify: TypeAlias = Callable[[Any], str | None]
 """Returns the id of the connections of a user, or None."""
 
 
 class Admitted(NamedTuple):
-    """The decision about a client that may connect."""
+    """The data of a client that may connect."""
 
     user: Any
     id: str | None
     expires_at: float
     reservation: Reservation | None
-    """Lasts until the connection has been added to the index of ids."""
+    """Held until the connection has been added to the index of ids."""
 
 
 class ChannelsTarget(HandshakeTarget):
@@ -82,7 +84,7 @@ class ChannelsTarget(HandshakeTarget):
         identify: returns the id of a user's connections, or None.
     """
 
-    _codec_hint = "it speaks the protocol of Phoenix Channels"
+    _codec_hint = "it implements the protocol of Phoenix Channels"
 
     def __init__(
         self,

@@ -17,13 +17,13 @@ from .results import JoinRefused
 __all__ = ["AFTER", "EVERYTHING", "GAP", "History"]
 
 AFTER = "after"
-"""The field in the payload of a join with the id of the last event that the client knows."""
+"""The field in the payload of a join with the id of the last event that the client received."""
 
 GAP = "gap"
 """The field in the response to a join that is true if events may be missing."""
 
 EVERYTHING = "0-0"
-"""An id before those of all events."""
+"""An id that precedes the ids of all events."""
 
 _json = JSON()
 
@@ -37,8 +37,8 @@ class History:
         class Room(Channel[User]):
             history = History(size=100, seconds=3600)
 
-    Every broadcast event carries an id in its payload, and a client that joins with the payload
-    ``{"after": id}`` first receives the events after that one. If some of them may be missing, the
+    The payload of every broadcast contains an id, and a client that joins with the payload
+    ``{"after": id}`` first receives the events after that id. If some of them may be missing, the
     response contains ``"gap": true``. With ``{"after": 0}`` it first receives all events that are
     kept.
 
@@ -75,7 +75,7 @@ class History:
         return self.keep_last or (isinstance(payload, dict) and payload.get(AFTER) is not None)
 
     def parse_join(self, payload: Any) -> str | None:
-        """Return the id after which a client wants the events, or None.
+        """Return the id after which the requested events begin, or None.
 
         Args:
             payload: the payload of the join.
@@ -98,7 +98,7 @@ class History:
         )
 
     def without_id(self, payload: Any, *, keep: bool = True) -> Any:
-        """Return the payload of a broadcast without an id, which may come from a client.
+        """Return the payload of a broadcast without its id, which may be from a client.
 
         Args:
             payload: the payload.

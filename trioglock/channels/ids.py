@@ -1,4 +1,4 @@
-"""Ids: the connections of this process that :meth:`.Channels.disconnect` closes."""
+"""The connections of this process by id, for :meth:`.Channels.disconnect`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _logger = logging.getLogger("trioglock.channels")
 DISCONNECT = "disconnect"
 
 CLOSES_PER_SECOND = 200
-"""Rate at which clients with an id are closed after the connection to the broker is interrupted."""
+"""The rate at which clients with an id are disconnected after an interruption of the broker."""
 
 
 def id_channel(id: str) -> str:  # noqa: A002 - the term of Phoenix
@@ -44,7 +44,7 @@ class IdIndex:
     """The connections of this process that have an id.
 
     Args:
-        hub: carries the messages to them.
+        hub: transfers the messages to them.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -63,7 +63,7 @@ class IdIndex:
             subscriber = IdSubscriber(id, self)
             self._hub.join(subscriber, id_channel(id))
             if not self._subscribers:
-                self._next_close = -math.inf  # it may be from another run, with another clock
+                self._next_close = -math.inf  # it may be from another run with a different clock
             self._subscribers[id] = subscriber
         subscriber.sockets[socket] = None
 

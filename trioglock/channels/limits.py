@@ -11,15 +11,15 @@ from ..options import Rate
 __all__ = ["TokenBucket"]
 
 PARTS = 64
-"""The clock is read once for this part of the limit, and not for each message."""
+"""The clock is read once per this fraction of the limit, not for each message."""
 
 
 class TokenBucket:
     """Limits the messages of one client.
 
     Each message takes a token. The bucket holds ``rate.messages`` of them at first, and is refilled
-    within ``rate.per`` seconds. Messages that are refused take tokens, too, so a client that does
-    not stop gets ever further below zero.
+    within ``rate.per`` seconds. Refused messages take tokens, too, so the balance of a client that
+    does not stop keeps falling below zero.
 
     Args:
         rate: the limit, or None.
@@ -35,7 +35,7 @@ class TokenBucket:
         """Number of messages that may be received before :meth:`take` has to be called again."""
 
     def take(self) -> bool:
-        """Take tokens for this message and for some after it, or return False if none are left."""
+        """Take tokens for this message and some later ones; return False if none are left."""
         rate, now = self._rate, trio.current_time()
         assert rate is not None
         limit = rate.messages

@@ -1,4 +1,4 @@
-"""The protocol of one connection in the role of the server, without input and output.
+"""The server side of the protocol on one connection, without I/O.
 
 The machine receives the messages of the client and the outcomes of hooks. It returns *outputs*:
 messages to send and calls to make, in order. It guarantees that every ref is answered at most once,
@@ -41,10 +41,10 @@ __all__ = [
 ]
 
 ACCESS_TOKEN = "access_token"  # noqa: S105 - the name of an event
-"""The event with which the clients of Supabase push a new token."""
+"""The event with which Supabase clients push a new token."""
 
 MAX_NAME = 1024
-"""Maximum length of refs, which are kept until they are answered, and of the topics of joins."""
+"""Maximum length of the topics of joins, and of refs, which are kept until they are answered."""
 
 UNMATCHED = {"reason": "unmatched topic"}
 TOO_LONG = {"reason": "topic or ref too long"}
@@ -69,7 +69,7 @@ class TopicJoin:
 
     Args:
         topic: the topic.
-        join_ref: the ref that messages of this join carry.
+        join_ref: the ref that messages of this join contain.
         ref: the ref of the reply to the join.
         replaces: the successful join that this one has ended, for its ``phx_close``.
     """
@@ -106,7 +106,7 @@ class CallJoin:
 
 @dataclass(slots=True)
 class CallHandleIn:
-    """Call ``handle_in`` after everything that the channel has received before."""
+    """Call ``handle_in`` after the channel has handled all earlier messages."""
 
     join: TopicJoin
     ref: str | None
@@ -116,7 +116,7 @@ class CallHandleIn:
 
 @dataclass(frozen=True, slots=True)
 class CallLeave:
-    """Call :meth:`ServerMachine.left` when the channel has handled everything received before."""
+    """Call :meth:`ServerMachine.left` when the channel has handled all earlier messages."""
 
     join: TopicJoin
     ref: str | None
@@ -179,7 +179,7 @@ class ServerMachine:
             if topic == PHOENIX and event == ACCESS_TOKEN and self._can_refresh:
                 return (CallRefresh(None, ref, message.payload),)
             if event == LEAVE:
-                # It has crossed the end of the channel.
+                # The message and the end of the channel have crossed.
                 return (_reply(message.join_ref, ref, topic, "ok", {}),)
             return (_reply(None, ref, topic, "error", UNMATCHED),)
         if message.join_ref != join.join_ref and message.join_ref is not None:
@@ -199,7 +199,7 @@ class ServerMachine:
 
     def _join(self, message: PhoenixMessage) -> tuple[Output, ...]:
         topic, ref = message.topic, message.ref
-        # A route with a star may match these. "phoenix" is the topic of heartbeats.
+        # A route with an asterisk could match these. "phoenix" is the topic of heartbeats.
         kind = None if topic in ("", PHOENIX) else self._find(topic)
         if kind is None:
             return (_reply(None, ref, topic, "error", UNMATCHED),)
@@ -225,7 +225,7 @@ class ServerMachine:
     # The outcomes of hooks.
 
     def joined(self, join: TopicJoin, response: Any) -> tuple[PhoenixMessage, ...]:
-        """Handle the success of ``join``; return nothing if the join has ended meanwhile."""
+        """Handle the success of ``join``; return no outputs if the join has already ended."""
         if join.state is JoinState.ENDED:
             return ()
         join.state = JoinState.JOINED
@@ -273,7 +273,7 @@ class ServerMachine:
         return self.answer(join, ref, status, response)
 
     def not_answered(self, join: TopicJoin, ref: str | None) -> None:
-        """Allow a push to be answered again: what :meth:`answer` returned was not sent."""
+        """Allow another answer to a push, because that from :meth:`answer` was not sent."""
         if join.refs is not None:
             join.refs.add(ref)
 
@@ -283,7 +283,7 @@ class ServerMachine:
             join.refs.discard(ref)
 
     def left(self, join: TopicJoin, ref: str | None) -> tuple[PhoenixMessage, ...]:
-        """Handle a leave that the channel has reached."""
+        """Handle a leave after all earlier messages."""
         if not self._end(join):
             return ()
         return (_reply(join.join_ref, ref, join.topic, "ok", {}), _end_message(join, CLOSE, {}))
@@ -338,5 +338,5 @@ def _after_join(join: TopicJoin, status: str, response: Any) -> tuple[PhoenixMes
     reply = _reply(join.join_ref, join.ref, join.topic, status, response)
     if join.replaces is None:
         return (reply,)
-    old, join.replaces = join.replaces, None  # no chain of joins
+    old, join.replaces = join.replaces, None  # so that joins do not form a chain
     return (reply, _end_message(old, CLOSE, {}))

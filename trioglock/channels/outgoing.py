@@ -1,4 +1,4 @@
-"""The frames to one client, with a bounded queue for those that its connection cannot take yet."""
+"""The frames to one client, with a bounded queue for those that cannot be sent yet."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ HUB_CLOSED = Close(1001, "the hub has closed")
 class OutgoingFrames:
     """Sends frames to one client in order, without waiting.
 
-    A frame is passed to the connection directly. If the connection cannot take it, it waits in a
-    queue, which a task empties. A client whose queue is full is closed with 1013.
+    A frame is passed to the connection directly. If the connection cannot accept it, it waits in a
+    queue, which a task empties. If the queue is full, the connection is closed with 1013.
 
     Args:
         connection: the connection.
@@ -59,7 +59,7 @@ class OutgoingFrames:
         self.replied: bool = False
         """Set by :meth:`reply`."""
         self.needs_turn: bool = False
-        """Whether the next message of the client should wait: for space, or for other tasks."""
+        """Whether the next message from the client should wait, for space or for other tasks."""
         self._connection = connection
         self._max_queue = max_queue
         self._max_bytes = max_bytes
@@ -70,7 +70,7 @@ class OutgoingFrames:
 
     @property
     def page_lock(self) -> trio.Lock:
-        """Held by the replay that has read a page: the other replays of the client read later."""
+        """Held by the replay that has read a page; the client's other replays read later."""
         if self._page_lock is None:
             self._page_lock = trio.Lock()
         return self._page_lock
@@ -87,7 +87,7 @@ class OutgoingFrames:
         return self._queue is None and (writer.has_space or writer.closed)
 
     def reply(self, frame: Data) -> None:
-        """Send a frame that the client has caused; a full queue stops reading from the client."""
+        """Send a frame in reply to the client; a full queue stops reading from the client."""
         self.replied = True
         if self._queue is not None:
             self.needs_turn = True
@@ -96,7 +96,7 @@ class OutgoingFrames:
             self.writer.put(frame)
 
     def send(self, frame: Data | PreparedMessage) -> None:
-        """Send a frame that the client has not caused."""
+        """Send a frame that is not a reply to the client."""
         if self._queue is None:
             if self.writer.has_space:
                 self.writer.put(frame)
@@ -122,7 +122,7 @@ class OutgoingFrames:
         self._append(frame)
 
     async def send_in_turn(self, frame: Data) -> None:
-        """Send a frame, and wait until the connection can take it.
+        """Send a frame, and wait until the connection can accept it.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
@@ -175,7 +175,7 @@ def _size_of(frame: Data | PreparedMessage) -> int:
 
 
 def close_connection(connection: Connection[Any, Any], frame: Close) -> None:
-    """Close a connection from any task, without waiting and without the data it has queued."""
+    """Close a connection from any task, without waiting and without sending its queued data."""
     connection.discard_unsent()
     with suppress(ConnectionClosed):
         try:

@@ -40,18 +40,21 @@ MERGE_SECONDS = 0.01
 """Changes within this time are sent as one diff."""
 
 SECONDS_PER_DELIVERY = 30e-6
-"""Roughly three times the cost of delivering a diff to one client. The next diffs are not sent
-before this time has passed for each delivery: in large topics, more changes are merged."""
+"""Roughly three times the cost of delivering a diff to one client.
+
+The next diffs are sent only after this time per delivery has passed, so in large topics more
+changes are merged.
+"""
 
 MAX_MERGE_SECONDS = 0.25
 """The next diffs are never delayed by more than this."""
 
 END_SECONDS = 1.0
-"""Seconds for the last message to the other processes when the hub closes."""
+"""Maximum number of seconds for sending the last message to other processes when the hub closes."""
 
 
 class Presence:
-    """Shows the members of a topic which others are there, as Phoenix's ``Presence`` does.
+    """Shows the members of a topic who else has joined it, like Phoenix's ``Presence``.
 
     ::
 
@@ -63,19 +66,20 @@ class Presence:
                 return {}, user
 
     The tracking client receives ``presence_state``, and all members of the topic receive a
-    ``presence_diff`` when entries come, change or go; phoenix.js and the other clients of Phoenix
-    turn both into a list. They are sent about 10 milliseconds after the change, together with other
-    changes, and after up to a quarter of a second in large topics with many changes. A client
-    receives no diff of what its state contains, except for changes before it was tracked.
+    ``presence_diff`` when entries are added, changed or removed; phoenix.js and other Phoenix
+    clients turn both into a list. They are sent about 10 milliseconds after the change, together
+    with other changes; in large topics with many changes, after up to a quarter of a second. A
+    client receives no diff for changes that its state already contains, except for changes made
+    before it was tracked.
 
     Processes that share a hub announce their entries to each other. If a process is silent for 30
     seconds, its entries are removed. They are removed immediately when its hub closes.
 
     Args:
         channels: the server.
-        name: a name of this process that stays the same when it is restarted, and that no other
-            process has. Then the entries from before a crash are removed as soon as the process is
-            back. By default a random one.
+        name: a name for this process that is unique and stays the same when the process is
+            restarted. With it, the entries from before a crash are removed as soon as the process
+            has restarted. By default, the name is random.
 
     Raises:
         InvalidOption: an argument has the wrong type.
@@ -107,8 +111,8 @@ class Presence:
     async def track(self, channel: Channel[Any], key: str, meta: Mapping[str, Any]) -> None:
         """Add an entry for a channel, which is removed when the channel ends.
 
-        The client receives ``presence_state`` with the first entry of its channel. In ``join`` the
-        entry is added when the client has received the response.
+        The client receives ``presence_state`` with the first entry of its channel. In ``join``, the
+        entry is added after the response has been sent.
 
         Args:
             channel: the channel.
@@ -117,9 +121,10 @@ class Presence:
 
         Raises:
             ChannelClosed: the channel has ended.
-            UsageError: the channel has this key already, it belongs to another hub, or the hub is
+            UsageError: the channel already has this key, it belongs to another hub, or the hub is
                 not open.
-            InvalidOption: ``key`` is not a str, ``meta`` not a mapping, or both are too large.
+            InvalidOption: ``key`` is not a str, ``meta`` is not a mapping, or both together are too
+                large.
             EncodeError: they cannot be encoded as JSON.
         """
         actor = check_actor(channel)
@@ -153,7 +158,7 @@ class Presence:
         if entries is None:
             actor.add_end_callback(partial(self._forget, actor))
             entries = self._tracked[actor] = {}
-            self._needs_state[actor] = None  # the client has none, so it ignores diffs
+            self._needs_state[actor] = None  # the client has no state, so it ignores diffs
         entries[key] = replica.track(actor.join.topic, key, meta)
         self._wake()
 
@@ -266,7 +271,8 @@ class Presence:
 
     def _send_diffs_now(self, replica: PresenceReplica) -> int:
         """Send all changes, and return the number of clients that receive them."""
-        # The states contain the changes of the diffs, so each client receives one or the other.
+        # States already contain the changes in the diffs, so each client receives only one of the
+        # two.
         needs_state, self._needs_state = self._needs_state, {}
         deliveries = len(needs_state)
         for topic, diff in replica.index.take_diffs().items():
@@ -361,7 +367,7 @@ def copy_meta(topic: str, key: object, meta: object) -> dict[str, Any]:
     """Return a copy of a meta.
 
     Raises:
-        InvalidOption: key or meta has the wrong type, or both are too large.
+        InvalidOption: key or meta has the wrong type, or both together are too large.
         EncodeError: they cannot be encoded as JSON.
     """
     if not isinstance(key, str):

@@ -1,4 +1,4 @@
-"""The presence entries that a process knows, by topic and key, and their latest changes."""
+"""The presence entries known to a process, by topic and key, and their latest changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PresenceEntry:
     Args:
         topic: the topic, such as ``"room:1"``.
         key: the key, such as the name of a user, who may have several entries.
-        ref: the ``phx_ref``, which no other entry ever has. Entries never change.
+        ref: the ``phx_ref``, which is unique. Entries never change.
         meta: the meta as JSON text, with its ``phx_ref``.
     """
 
@@ -52,11 +52,11 @@ class _TopicEntries:
 
 
 class PresenceIndex:
-    """The entries of all processes, which clients learn by states and diffs.
+    """The entries of all processes, which clients receive as states and diffs.
 
-    A client that applies a state of a topic and then every later diff has the same entries. Diffs
-    are taken together for many changes: entries that have come and gone meanwhile are not in them.
-    A change costs time for the entries of its key, not for those of the topic.
+    A client that applies a state of a topic and then every later diff has the same entries. A diff
+    covers all changes since the previous one; entries that were both added and removed in between
+    are omitted. The cost of a change depends on the number of entries of its key, not of the topic.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class PresenceIndex:
         self._changed[entry.topic] = topic
 
     def is_new(self, entry: PresenceEntry) -> bool:
-        """Whether an entry was added since the last diffs, so that no client knows it."""
+        """Whether an entry was added since the last diffs, so that no client has received it."""
         topic = self._topics.get(entry.topic)
         return topic is not None and entry.ref in topic.joined
 

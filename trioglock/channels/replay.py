@@ -25,12 +25,14 @@ EVENTS_PER_TURN = 64
 """Number of events after which other tasks run."""
 
 MAX_EARLY = 2**14
-"""Total size of events that are kept between the response to a join and their turn. More than that
-is read again when it can be sent."""
+"""Maximum total size of events that are kept until they can be sent.
+
+If there are more, they are read again later.
+"""
 
 
 class Replay(QueuedSubscriber):
-    """Sends the events that one member has missed, and then those that have arrived meanwhile.
+    """Sends the events that one member has missed, and then newer ones.
 
     The topic passes it all new events until :meth:`take` returns False.
 
@@ -87,7 +89,7 @@ class Replay(QueuedSubscriber):
         self.take(event)
 
     def take(self, event: Event) -> bool:
-        """Take an event; return False if the member can receive this and later ones directly."""
+        """Accept an event; return False if the member can receive it and later ones directly."""
         if self.resuming and not self.admits(event):
             return True
         if self._is_sending:
@@ -109,12 +111,12 @@ class Replay(QueuedSubscriber):
             if len(self):
                 await self._send_waiting()
                 continue
-            # A client with many topics does not make the server keep a page for each.
+            # The server does not keep a page for each topic of a client.
             async with self._member.outgoing.page_lock:
                 await self._member.outgoing.wait_space()
                 if not self._is_cancelled:
                     await self.read_history()
-                    if not self._member.hooks.intercept:  # a hook may take its time
+                    if not self._member.hooks.intercept:  # a hook may be slow
                         await self._send_waiting()
 
     async def _send_waiting(self) -> None:
@@ -134,7 +136,7 @@ class Replay(QueuedSubscriber):
 
     @property
     def _expects_duplicates(self) -> bool:
-        """Whether the hub has not received all events yet that were read from the history."""
+        """Whether the hub has yet to receive some of the events that were read from the history."""
         until = self._skip_until
         return until is not None and parse_id(self._history.last_of(self._topic.channel)) < until
 

@@ -1,4 +1,4 @@
-"""Presence in several processes, without I/O: what they announce and learn from each other.
+"""Presence in several processes, without I/O: the messages that they exchange.
 
 Each process owns the entries of its channels, and all processes exchange these messages, JSON texts
 below 64 KiB::
@@ -9,14 +9,14 @@ below 64 KiB::
     [name, incarnation, seq, "state", part, parts, [[topic, key, meta], ...]]
     [name, incarnation, seq, "bye"]
 
-A process numbers its deltas with ``seq``, which begins with 1. All other messages carry the number
-of its latest delta, so that the others detect missing deltas. They apply deltas in order; a
+A process numbers its deltas with ``seq``, starting with 1. All other messages contain the number of
+its latest delta, so that other processes detect missing deltas. They apply deltas in order; a
 process that misses one asks the owner for its state, all entries after the delta ``seq``, in
 several parts. ``names`` are the processes that are asked, or null for all of them: a process asks
 all when it starts.
 
-A process is removed after 30 seconds of silence, measured in ticks of the process that listens: a
-process that was suspended itself does not remove the others. The incarnation increases each time
+A process is removed after 30 seconds of silence, measured in ticks of the receiving process, so a
+process that was itself suspended does not remove the others. The incarnation increases each time
 that a process starts under its name; messages of earlier incarnations are ignored.
 """
 
@@ -46,7 +46,10 @@ MAX_ENTRY_SIZE = 2**15
 """Maximum size of the JSON of an entry, in bytes."""
 
 PART_SIZE = 2**16 - 2**12
-"""Maximum size of the entries in one message, in bytes. The rest is for the other fields."""
+"""Maximum size of the entries in one message, in bytes.
+
+The remaining space is for the other fields.
+"""
 
 MAX_HELD_DELTAS = 1_000
 """Maximum number of deltas kept while an earlier one is missing."""
@@ -55,7 +58,7 @@ _json = JSON()
 
 
 class _RemoteProcess:
-    """What is known about another process."""
+    """The known state of another process."""
 
     __slots__ = (
         "announced",
@@ -91,8 +94,8 @@ class PresenceReplica:
     """The presence of all processes as one of them knows it.
 
     Call :meth:`tick` every :data:`TICK_SECONDS`, :meth:`receive` with each message of the others,
-    and publish what :meth:`take_messages` returns, soon after :attr:`has_messages` is true. Changes
-    of the entries are in :attr:`index`.
+    and publish the messages from :meth:`take_messages` soon after :attr:`has_messages` is true.
+    Changes of the entries are in :attr:`index`.
 
     Args:
         name: identifies this process. Only one process may have it at a time.
@@ -174,10 +177,10 @@ class PresenceReplica:
         )
 
     def take_messages(self) -> list[str]:
-        """Return the messages to publish, in this order. A message that is lost does no harm."""
+        """Return the messages to publish, in this order. Lost messages do no harm."""
         messages = list(self._take_deltas())
         if self._needs_state and self._may_send_state:
-            # At most one for each tick, however many processes ask.
+            # At most once per tick, regardless of how many processes ask.
             self._needs_state = self._may_send_state = False
             messages += self._encode_state()
         if self._asks_all or self._asks:
@@ -199,7 +202,7 @@ class PresenceReplica:
         return self._encode('"bye"')
 
     def _take_deltas(self) -> Iterator[str]:
-        # First all that joins: a client must not see a key leave while it is being updated.
+        # Additions come first: a client must not see a key leave while it is being updated.
         joins, self._unannounced = self._unannounced, {}
         leaves, self._removed = self._removed, []
         for part in _split(map(_encode_entry, joins.values())):
@@ -350,7 +353,7 @@ def check_entry(topic: str, key: str, meta: dict[str, Any]) -> dict[str, Any]:
         EncodeError: key or meta cannot be encoded as JSON.
         InvalidOption: the entry is too large.
     """
-    # As deeply nested as in a message to a client.
+    # Nested as deeply as in a message to a client.
     encoded = _json.encode([[[[[topic, key, meta]]]]])
     size = _size(encoded)
     if size > MAX_ENTRY_SIZE:

@@ -1,4 +1,4 @@
-"""The results of channel hooks, and the reasons for which a channel ends."""
+"""The results of channel hooks, and the reasons why a channel ends."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Broadcast:
     Args:
         event: the name of the event.
         payload: a JSON value, or ``bytes`` for a binary message.
-        to_self: whether the client of this channel receives it, too.
-        keep: whether the event is kept, and has an id, if the class has a history.
+        to_self: whether the client of this channel also receives it. keep: if the class has a
+            history, whether the event is kept and has an id.
     """
 
     event: str
@@ -83,7 +83,7 @@ ChannelResult: TypeAlias = (
 
 
 class JoinRefused(TrioglockError):
-    """Raise it in ``join`` to refuse a client.
+    """Raised in ``join`` to refuse a client.
 
     Args:
         response: the response for the client: a JSON value, usually ``{"reason": ...}``.

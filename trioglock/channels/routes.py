@@ -18,7 +18,7 @@ ChannelClass: TypeAlias = type[Channel[Any]]
 
 
 class ChannelRoutes:
-    """Finds the channel class of a topic. The first pattern that matches counts, as in Phoenix.
+    """Finds the channel class of a topic. As in Phoenix, the first pattern that matches is used.
 
     Args:
         routes: the class for each pattern.
@@ -42,7 +42,7 @@ class ChannelRoutes:
     def _add(self, pattern: str, kind: ChannelClass) -> None:
         if not isinstance(pattern, str) or not pattern or "*" in pattern[:-1]:
             raise InvalidOption(
-                "a route must be a topic such as 'lobby', or a prefix and a final star such as "
+                "a route must be a topic such as 'lobby', or a prefix and a final '*' such as "
                 f"'room:*', not {pattern!r}"
             )
         if pattern == PHOENIX:
@@ -51,14 +51,14 @@ class ChannelRoutes:
             )
         if not (isinstance(kind, type) and issubclass(kind, Channel)):
             raise InvalidOption(
-                f"the route {pattern!r} must lead to a Channel class, not {describe_value(kind)}"
+                f"the route {pattern!r} must map to a Channel class, not {describe_value(kind)}"
             )
-        hook_table(kind)  # checks the hooks
+        hook_table(kind)  # also checks the hooks
         try:
             inspect.signature(kind).bind()
         except TypeError:
             raise InvalidOption(
-                f"the route {pattern!r} must lead to a class that can be created without "
+                f"the route {pattern!r} must map to a class that can be created without "
                 f"arguments, which {kind.__qualname__} cannot"
             ) from None
         name = pattern.removesuffix("*")
@@ -70,7 +70,7 @@ class ChannelRoutes:
         if pattern.endswith("*"):
             self._prefixes.append((name, kind))
         else:
-            # Patterns that come later do not match these topics.
+            # Later patterns do not match these topics.
             self._exact[pattern] = kind
 
     def find(self, topic: str) -> ChannelClass | None:

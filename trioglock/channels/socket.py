@@ -1,4 +1,4 @@
-"""The hooks of one WebSocket connection, which carries the topics of one client."""
+"""The hooks of one WebSocket connection, over which one client joins its topics."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ _logger = logging.getLogger("trioglock.channels")
 EXPIRED = Close(1008, "the credentials have expired")
 
 MALFORMED = Close(1011)
-"""What Phoenix sends, because its process crashes."""
+"""The reason that Phoenix sends, because its process crashes."""
 
 SECONDS_PER_TURN = 0.01
-"""The broadcasts of one client let other tasks run after this time."""
+"""Other tasks run when the broadcasts of one client have taken this time."""
 
 REPLIED = Reply()
 """Lets the connection stop reading from a client that does not read its replies."""
@@ -136,7 +136,8 @@ class ChannelsSocket(Socket[None, Any]):
         self._expires_at = expires_at
         self._expiry: ExpiryTimer | None = None
         self._refresher: TokenRefresher | None = None
-        # Topics whose earlier join is still ending, and what begins the next one.
+        # Topics whose earlier join is still ending, each with the function that starts the next
+        # join.
         self._ending: dict[str, Callable[[], object]] = {}
         self._hub_is_open = True
         self._is_limited = False  # the log contains a message about it
@@ -176,7 +177,8 @@ class ChannelsSocket(Socket[None, Any]):
         if self._messages.left:
             self._messages.left -= 1
         elif not self._messages.take() and (message.event != LEAVE or self._messages.is_overdrawn):
-            # A leave counts, too, but a client that it has left behind would receive on.
+            # A leave also counts, but is handled: otherwise the client would continue to receive
+            # events.
             return self._exceed(message, self._messages, "messages")
         event = message.event
         if event == JOIN or (event == ACCESS_TOKEN and self._options.refresh is not None):
@@ -237,9 +239,9 @@ class ChannelsSocket(Socket[None, Any]):
         return REPLIED, None
 
     def _hold(self) -> None:
-        """Handle the next message later, if it is time for other tasks or the client to read.
+        """Delay the next message if other tasks should run or the client should read.
 
-        Many small messages can arrive at once, and cause much larger replies.
+        Many small messages can arrive at once and cause much larger replies.
         """
         outgoing = self.outgoing
         if outgoing.needs_turn or not outgoing.has_space:
@@ -251,7 +253,7 @@ class ChannelsSocket(Socket[None, Any]):
         await self.outgoing.wait_space()
 
     def end_broadcast(self) -> None:
-        """Let other tasks run soon if the broadcasts of this client take long."""
+        """Let other tasks run soon if the broadcasts of this client take a long time."""
         now = perf_counter()
         if self._fanout.turns != self._turn:
             self._turn, self._turn_ends = self._fanout.turns, now + SECONDS_PER_TURN
@@ -293,7 +295,7 @@ class ChannelsSocket(Socket[None, Any]):
         """End the join of a topic that the client joins again."""
         topic = actor.join.topic
         if topic in self._ending:
-            actor.end_now(reason)  # it has not begun
+            actor.end_now(reason)  # the join has not begun
         elif not actor.end_soon(reason, partial(self._begin_next, topic)):
             self._ending[topic] = ignore
 
@@ -341,7 +343,7 @@ class ChannelsSocket(Socket[None, Any]):
     # The end.
 
     def remove(self, actor: ChannelActor) -> None:
-        """Forget an actor that was refused, or whose ``terminate`` begins."""
+        """Remove an actor that was refused, or whose ``terminate`` is starting."""
         self.actors.pop(actor.join, None)
 
     def close_later(self, deadline: float) -> None:

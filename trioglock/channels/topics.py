@@ -5,7 +5,8 @@ are encoded once, and no process decodes them unless a channel intercepts events
 its sender must not receive has a prefix with the sender: in text, an origin and a space; in binary,
 the byte 255, a length and as many bytes.
 
-The first character tells text from binary: Redis returns binary data that is valid UTF-8 as text.
+The first character distinguishes text from binary, because Redis returns binary data that is valid
+UTF-8 as text.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class TopicIndex:
     """The members of all topics in this process.
 
     Args:
-        hub: carries the messages.
+        hub: transfers the messages.
     """
 
     def __init__(self, hub: Hub) -> None:
@@ -110,7 +111,7 @@ class TopicIndex:
         return f"{self._process}-{self._origins}"
 
     def subscribe(self, member: ChannelActor) -> bool:
-        """Subscribe to the topic of a member that will join.
+        """Subscribe to the topic of a member that is about to join.
 
         Returns:
             Whether the member can :meth:`join` without :meth:`wait_subscribed`.
@@ -158,11 +159,11 @@ class TopicIndex:
         subscriber.joining.pop(member, None)
 
     async def start_replay(self, member: ChannelActor, after: str | None) -> bool:
-        """Read the first events for a member that will join.
+        """Read the first events for a member that is about to join.
 
         Args:
             member: the member.
-            after: the id of the last event that it knows; None for the latest event.
+            after: the id of the last event that it received; None for the latest event.
 
         Returns:
             Whether events after this one may be missing.
@@ -192,7 +193,7 @@ class TopicIndex:
             )
 
     def send_replay(self, member: ChannelActor) -> None:
-        """Send the events of :meth:`start_replay`, and those that have followed, if any."""
+        """Send the events of :meth:`start_replay` and any later ones."""
         subscriber = self._topics.get(member.join.topic)
         replay = None if subscriber is None else subscriber.replays.get(member)
         if replay is not None and not replay.finish():
@@ -235,7 +236,7 @@ class TopicIndex:
         return len(members)
 
     def report_gap(self, gap: Gap) -> None:
-        """Log a gap, once for all topics that it concerns."""
+        """Log a gap once for all topics that it affects."""
         if gap is not self._gap:
             self._gap = gap
             topic = None if gap.channel is None else topic_of(gap.channel)
@@ -276,7 +277,7 @@ class TopicSubscriber(Subscriber):
         """Members that will join when the subscription is confirmed."""
         self.members: dict[ChannelActor, None] = {}
         self.replays: dict[ChannelActor, Replay] = {}
-        """Members, including future ones, that receive broadcasts after those in the history."""
+        """Members, including joining ones, that first receive events from the history."""
         self._intercept = hooks.intercept
         self._history = hooks.history
         self._index = index
@@ -305,7 +306,7 @@ class TopicSubscriber(Subscriber):
     def _deliver(self, message: Message) -> None:
         frame, origin = self.read(message)
         if frame is None:
-            # Any program can publish; clients would not survive it.
+            # Any program can publish, and such a message would crash clients.
             _logger.error("a message to the topic %r is not a broadcast", self.topic)
             return
         # Copies: a write that fails may end a connection.

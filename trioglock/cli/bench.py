@@ -41,7 +41,7 @@ from .options import CarefulCommand, header_option, seconds
 
 __all__ = ["command"]
 
-MAX_IN_FLIGHT = 2**30  # bytes; every message in flight is kept to compare it with its echo
+MAX_IN_FLIGHT = 2**30  # bytes; every message in flight is kept and compared with its echo
 MAX_RESPONSE = 2**20  # bytes; a response longer than this and its message ends the connection
 MAX_CONNECTING = 64  # opening handshakes at the same time
 CLOSE_TIMEOUT = 2  # seconds
@@ -155,7 +155,7 @@ async def _run(benchmark: Benchmark) -> None:
 
 
 def _raise_file_limit(connections: int) -> None:
-    """Allow a file descriptor for each connection, as far as the system permits."""
+    """Raise the limit on file descriptors for the connections, as far as the system permits."""
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - not available on every system
@@ -231,7 +231,8 @@ class Benchmark:
     def _generate(self) -> Iterator[Data]:
         """Generate messages that differ from each other as far as their size allows.
 
-        Their content is random: binary does not compress, text compresses to three quarters.
+        Their content is random: binary data does not compress, and text compresses to three
+        quarters of its size.
         """
         noise = random.Random(20).randbytes(self.size)  # noqa: S311 - not a secret
         text = base64.b64encode(noise).decode()
@@ -439,7 +440,7 @@ class EchoClient(Socket[None]):
 
 
 class Histogram:
-    """Counts whole numbers with three significant digits, in memory that hardly grows."""
+    """Counts whole numbers with three significant digits; its memory usage hardly grows."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()

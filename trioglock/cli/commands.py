@@ -55,14 +55,14 @@ class Command:
 
 
 class Mode(ABC):
-    """How lines become messages, and messages become lines, on one open connection."""
+    """Converts lines to messages and messages to lines on one open connection."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self.connection: Connection[Any, Any] = connection
         self.failed: bool = False
-        """Whether an error was printed that must change the exit code."""
+        """Whether a printed error affects the exit code."""
         self.greeting: str | None = None
-        """A line that a prompt shows after the line about the connection."""
+        """A line that the prompt shows after the line about the connection."""
 
     @property
     def commands(self) -> Mapping[str, Command]:

@@ -69,9 +69,10 @@ def command(
     an error. /help lists the commands; type //text to send /text. Ctrl-D, /quit, and Ctrl-C on an
     empty line close and quit; a second Ctrl-C drops the connection.
 
-    Through pipes, each line of the input is a message. Messages are written to stdout, everything
-    else to stderr. A binary message is printed as "binary:" and its hexadecimal digits. After the
-    end of the input, the command listens for a while (see --wait) and then closes the connection.
+    Through pipes, each line of the input is a message. Received messages are written to stdout, and
+    everything else to stderr. A binary message is printed as "binary:" and its hexadecimal digits.
+    After the end of the input, the command waits for messages for some time (see --wait) and then
+    closes the connection.
     """
     message_format = MessageFormat(json=as_json, highlight=as_json, raw=raw)
     console = open_console(message_format, None if no_history else "connect_history")

@@ -182,7 +182,7 @@ def print_trace(console: Console, file: str | None) -> Iterator[None]:
         handler = _TraceHandler(console)
     else:
         try:
-            # The file contains messages, which other users must not read.
+            # The file contains messages that other users must not read.
             Path(file).touch(mode=0o600)
             handler = _TraceFileHandler(console, file)
         except OSError as error:
@@ -221,7 +221,7 @@ def print_reconnects(console: Console) -> Iterator[None]:
             case _:
                 pass
 
-    # Python would print the warning of the same failure.
+    # Python would also print the warning about this failure.
     logger, handler = logging.getLogger("trioglock.client"), logging.NullHandler()
     logger.addHandler(handler)
     try:

@@ -33,8 +33,7 @@ from .streams import OutputClosed, OutputFailed
 __all__ = ["Conversation", "ConversationPlan", "run_conversation"]
 
 QUIET_TIME = 1.0
-"""After the end of its input, a script listens by default until no message has arrived for this
-many seconds."""
+"""By default, a script listens after its input until no message arrives for this many seconds."""
 
 MAX_QUIET_WAIT = 10.0
 """The maximum number of seconds that a script listens by default after the end of its input."""
@@ -52,7 +51,7 @@ HANGUP = signal.Signals.__members__.get("SIGHUP")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversationPlan:
-    """How a conversation begins and when it ends.
+    """The beginning of a conversation and the conditions for its end.
 
     Args:
         url: the server's address, shown while connecting.
@@ -207,7 +206,7 @@ class Conversation:
     async def _send_queued(
         self, mode: Mode, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Send the lines that were typed while connecting; everything typed later waits."""
+        """Send the lines that were typed while connecting; lines typed later wait."""
         async with self._sending:
             self._mode = mode
             task_status.started()

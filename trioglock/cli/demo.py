@@ -1,4 +1,4 @@
-"""``trioglock demo``: JSON messages through hooks, over a connection that is lost halfway."""
+"""``trioglock demo``: JSON messages through hooks, over a connection that is lost once."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def command(messages: int) -> int:
     """Exchange JSON messages with a local echo server, and count them in hooks.
 
     The server listens on a free port on this machine; no network is needed. After half of the
-    messages, the connection is cut. The client reconnects, keeps its count, and sends the rest.
+    messages, the connection is dropped. The client reconnects, keeps its count, and sends the rest.
     """
     return trio.run(demo, messages)
 
@@ -154,7 +154,7 @@ async def _receive(conn: Connection[Count], numbers: range, display: Display) ->
 async def _send_while_cut(
     conn: Connection[Count], numbers: range, proxy: FaultProxy, display: Display
 ) -> None:
-    """Cut the connection, send messages, and receive all of them after the reconnect."""
+    """Drop the connection, send messages, and receive all of them after the reconnect."""
     lost, refused = trio.Event(), trio.Event()
 
     def notice(event: ReconnectScheduled | Connected) -> None:

@@ -68,7 +68,7 @@ def format_binary(payload: bytes) -> str:
 class MessageFormat:
     """How received messages are printed."""
 
-    json: bool = False  # indent messages that are JSON; in a pipe, print each on one line
+    json: bool = False  # indent messages that are JSON; in a pipe, print each message on one line
     highlight: bool = False  # color JSON in a terminal
     raw: bool = False  # write binary messages unchanged
 
@@ -88,7 +88,7 @@ class MessageFormat:
         if isinstance(message, bytes):
             return message if self.raw else format_binary(message).encode() + b"\n"
         if self.json and "\n" in message and json_problem(message) is None:
-            # Strings contain no line breaks. A parser could change numbers and repeated keys.
+            # Strings cannot contain line breaks. A parser could change numbers and repeated keys.
             message = " ".join(line.strip(" \t\r") for line in message.split("\n"))
         return message.encode() + b"\n"
 

@@ -186,7 +186,7 @@ class PhoenixMode(Mode):
 
     @property
     def commands(self) -> Mapping[str, Command]:
-        return {"presence": Command("", "show who is present", self._show_presence)}
+        return {"presence": Command("", "show the presence list", self._show_presence)}
 
     async def send(self, line: str) -> None:
         event, payload = _parse_push(line)
@@ -214,14 +214,15 @@ class PhoenixMode(Mode):
         except TrioglockError as error:
             self.failed = True
             text = f"{event}: {redact_text(str(error))}"
-            # Without waiting: the end of the channel also ends the command, and this task.
+            # This must not wait, because the end of the channel also ends the command and this
+            # task.
             self._console.print_event_nowait(Mark.PROBLEM, text)
         finally:
             self._pending.release()
             printed.set()
 
     async def drain(self) -> None:
-        for _ in range(MAX_PENDING):  # then every push has its reply, or will not receive one
+        for _ in range(MAX_PENDING):  # afterwards, every push has its reply or will not receive one
             await self._pending.acquire()
 
     async def receive(self) -> Sequence[Data]:

@@ -27,13 +27,13 @@ def check_health_path(path: str) -> None:
 
 
 class PlainRequests:
-    """Answers requests that do not ask for a WebSocket.
+    """Answers requests that do not request a WebSocket.
 
     Args:
         health: the path of the health check, if there is one.
         files: the files to serve, if there are any.
         hubs: the hubs whose brokers the server needs.
-        process_others: answers all other requests, including those that ask for a WebSocket.
+        process_others: answers all other requests, including those for a WebSocket.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PlainRequests:
         process_others: Callable[[Request], Response | None],
     ) -> None:
         self.server: Server | None = None
-        """Set this once the server is open."""
+        """Set this attribute once the server is open."""
         self._health = health
         self._files = files
         self._hubs = hubs
@@ -68,7 +68,7 @@ class PlainRequests:
 
 
 def _asks_for_websocket(request: Request) -> bool:
-    """Whether the request asks for a WebSocket.
+    """Whether the request is for a WebSocket.
 
     Other upgrades may be ignored (RFC 9110, section 7.8).
     """

@@ -2,8 +2,8 @@
 
 prompt_toolkit runs on asyncio and trioglock on trio, so the prompt has its own thread and event
 loop. Trio keeps the main thread and the signals, and a slow terminal blocks only the prompt's
-thread. One application runs for the whole session: it does not end with each line, so the
-terminal never leaves raw mode and no key is lost or echoed twice.
+thread. One application runs for the whole session: it does not end with each line, so the terminal
+never leaves raw mode, and no key is lost or echoed twice.
 
 The threads communicate in three ways:
 
@@ -138,7 +138,7 @@ class Prompt:
         """Return the next typed line.
 
         Raises:
-            EndOfInput: Ctrl-D was typed, or the terminal is gone.
+            EndOfInput: Ctrl-D was typed, or the terminal was closed.
             PromptInterrupted: Ctrl-C was typed.
         """
         while not self._lines:
@@ -180,7 +180,7 @@ class Prompt:
 
     def _call_loop(self, fn: Callable[[], object]) -> None:
         if self._loop is not None:
-            with suppress(RuntimeError):  # closed, but the thread has not cleared it yet
+            with suppress(RuntimeError):  # closed, but not yet cleared by the thread
                 self._loop.call_soon_threadsafe(fn)
 
     def _set_ended(self) -> None:

@@ -81,7 +81,7 @@ class NotPublished(Exception):
 @click.option(
     "--name",
     metavar="NAME",
-    help="Name of the hub; a server whose hub has another name refuses the message.  "
+    help="Name of the hub; a server whose hub has a different name refuses the message.  "
     "[default: any; with --redis, trioglock]",
 )
 @click.option(

@@ -250,7 +250,7 @@ class Settings:
 @seconds(
     "--shutdown-timeout",
     default="30",
-    help="At shutdown, the time that connections have to finish after they have been closed.",
+    help="Time that handlers have to finish at shutdown, after the last connection is closed.",
 )
 @click.option(
     "--page/--no-page",
@@ -353,7 +353,7 @@ def command(*, worker: bool, **options: Any) -> int:
 
 
 class StartReport:
-    """Reports once whether the server could start: a worker to its parent, others to the user."""
+    """Reports once whether the server could start: to the parent of a worker, or to the user."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -494,7 +494,7 @@ async def _serve_until_signal(
 
     def close(hurry: bool = False) -> None:
         if server is None:
-            opening.cancel()  # a broker may be unreachable
+            opening.cancel()  # the broker may be unreachable
         elif hurry or not server.closing:
             server.close()
 
@@ -537,7 +537,7 @@ async def _wait_changed(watcher: SourceWatcher) -> None:
 
 
 async def _close_with_parent(close: Callable[[], None]) -> None:
-    """Close when standard input ends, because the process that started this worker has ended."""
+    """Close when standard input ends, as it does when the parent process has ended."""
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:  # type: ignore[attr-defined, unused-ignore]
         while await stdin.receive_some():
             pass

@@ -22,8 +22,10 @@ MAX_FILE_SIZE = 2**24
 """Maximum size of a file in bytes: a response is in memory while it is being sent."""
 
 MAX_TOTAL_SIZE = 2**26
-"""Maximum total size in bytes of all files that are being sent. A file that is sent to several
-clients counts once."""
+"""Maximum total size in bytes of all files that are being sent.
+
+A file that is being sent to several clients counts only once.
+"""
 
 RETRY_AFTER = 1
 """Seconds after which a client may retry if :data:`MAX_TOTAL_SIZE` would be exceeded."""

@@ -27,12 +27,12 @@ __all__ = [
     "print_log",
 ]
 
-# The reader, or the terminal, is gone.
+# The reader or the terminal has closed the stream.
 _GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET})
 
 
 class OutputClosed(Exception):
-    """The reader of the output is gone."""
+    """The reader of the output has closed it."""
 
 
 class OutputFailed(Exception):
@@ -54,7 +54,7 @@ class OutputStream:
         """Write all of ``data``; a cancelled call may have written part of it.
 
         Raises:
-            OutputClosed: the reader is gone.
+            OutputClosed: the reader has closed the output.
             OutputFailed: the output cannot be written, for example because the disk is full.
         """
         async with self._lock:
@@ -92,8 +92,8 @@ def descriptor_of(stream: TextIO | None) -> int | None:
 def print_line(text: str, stream: TextIO | None = None) -> None:
     """Print a line to stdout, or to another stream, if that is possible without waiting.
 
-    A server must neither exit because its output cannot be written nor block because nothing reads
-    its output.
+    A server must neither exit because its output cannot be written, nor block because its output is
+    not read.
     """
     stream = sys.stdout if stream is None else stream
     with suppress(OSError, ValueError):
@@ -109,7 +109,7 @@ def is_stopped() -> bool:
     """Whether stdout is a terminal that accepts nothing, for example after Ctrl-S.
 
     The thread of a prompt may be blocked in a write to it. It holds the lock of the stream, for
-    which a flush, also that of Python at exit, would wait.
+    which a flush, including Python's flush at exit, would wait.
     """
     descriptor = descriptor_of(sys.stdout)
     if descriptor is None or sys.platform == "win32":
@@ -120,7 +120,7 @@ def is_stopped() -> bool:
 
 
 def flush_output() -> None:
-    """Write what Python has buffered for stdout, unless the reader is gone or has stopped.
+    """Write the data that Python has buffered for stdout, unless the reader has exited or stopped.
 
     Raises:
         OSError: stdout cannot be written, for example because the disk is full.
@@ -136,7 +136,7 @@ def flush_output() -> None:
 
 
 def drop_output() -> None:
-    """Drop what is buffered for the standard streams and cannot be written.
+    """Drop data that is buffered for the standard streams and cannot be written.
 
     Otherwise Python tries again at exit, prints a traceback, and exits with 120.
     """

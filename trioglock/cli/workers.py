@@ -34,7 +34,7 @@ READY = b"\0"
 reason for a failure."""
 
 KILL_TIMEOUT = 5
-"""Seconds after the times of ``--drain`` and ``--shutdown-timeout`` until a worker is killed."""
+"""Seconds after which a worker is killed, in addition to ``--drain`` and ``--shutdown-timeout``."""
 
 BACKOFF = Backoff(initial=0.5, maximum=30, max_attempts=None, stable_after=10)
 
@@ -76,7 +76,7 @@ async def run_workers(settings: Settings) -> int:
 
 @contextmanager
 def _reserve_port(settings: Settings) -> Iterator[int]:
-    """Bind the port, so that no other program takes it while no worker listens."""
+    """Bind the port, so that no other program can use it while no worker listens."""
     family = socket.getaddrinfo(settings.host, 0, type=socket.SOCK_STREAM)[0][0]
     with socket.socket(family) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -95,7 +95,7 @@ class Workers:
         self._text = ""
 
     async def run(self, signals: AsyncIterator[int]) -> int:
-        # Capacity 1: a request during a replacement leads to another replacement.
+        # Capacity 1, so a request during a replacement leads to another replacement.
         send_request, requests = trio.open_memory_channel[None](1)
         code = 0
         async with trio.open_nursery() as nursery:

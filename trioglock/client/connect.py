@@ -80,13 +80,13 @@ class ConnectOptions(FlowKeywords, Generic[DecodedT_co], total=False):
             fails, including the first one. The state, the receive queue and the queued messages
             are kept.
         send_rate: a :class:`Rate` that limits the rate of the messages sent over all links of the
-            connection, whatever sends them: the program, hooks, subscriptions or message
-            heartbeats. Control frames are exempt. None for no limit.
+            connection, regardless of whether the program, hooks, subscriptions or message
+            heartbeats send them. Control frames are exempt. None for no limit.
         transport: opens the network connections; by default :class:`NativeTransport`.
         subscriptions: describes the feeds of the server, for :meth:`Connection.subscribe`.
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
             :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
-        name: the name of the connection in logs; by default the host and a number.
+        name: the name of the connection in logs; by default its host and a number.
         trace: write a line for each step to the logger ``trioglock.trace``.
     """
 
@@ -176,7 +176,7 @@ def connect(
 
     The body runs once the connection is open and ``init_stream`` and ``handle_connect`` have
     returned. Leaving the block closes the connection with 1000, or with 1011 after an
-    exception. Cancellation drops the connection immediately. No task or socket is left behind.
+    exception. Cancellation drops the connection immediately. No task or socket outlives the block.
 
     Args:
         url: ``ws://`` or ``wss://``; a user name and password in it are sent as basic

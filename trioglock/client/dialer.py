@@ -143,7 +143,7 @@ class Dialer:
         return maximum if delay is None else max(delay, min(retry_after(reason), maximum))
 
     def _apply(self, decision: Reconnect) -> None:
-        """Change the options of later attempts."""
+        """Change the options for later attempts."""
         self._url = self._url if decision.url is None else decision.url
         if decision.additional_headers is not None:
             self._headers = decision.additional_headers

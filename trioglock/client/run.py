@@ -53,7 +53,7 @@ async def run(
             async for _ in connection:
                 pass
         except ConnectionClosedError as error:
-            # A close requested by a hook is a normal end, whatever its code.
+            # A close requested by a hook is a normal end, regardless of its code.
             if not isinstance(error.cause, LocalClose):
                 raise
         await connection.wait_closed()

@@ -55,7 +55,7 @@ async def resolve(option: str, source: Source[T], kind: type, result: str) -> T:
     returned = source()
     value: T = await returned if inspect.isawaitable(returned) else returned
     if not isinstance(value, kind) or (kind is not str and isinstance(value, str | bytes)):
-        # The type says enough, and the value may be a secret.
+        # Only the type: the value may be a secret.
         got = "None" if value is None else type(value).__name__
         hint = "; return {} for none" if value is None and kind is not str else ""
         raise InvalidOption(

@@ -1,8 +1,8 @@
 """``supervise()``: services that are restarted when they fail, a limited number of times.
 
 A restart recovers from a transient failure. A failure may recur, so restarts are counted, and if
-there are too many within a period, the supervisor itself fails. Its own supervisor may then restart
-everything below it: a tree of supervisors isolates a failure.
+there are too many within a period, the supervisor itself fails. An outer supervisor may then
+restart everything below it, so a tree of supervisors isolates failures.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def supervise(
         await supervise(partial(run, "wss://example.org/feed", Feed()), store, max_restarts=5)
 
     A supervisor is a service too: ``partial(supervise, ...)`` makes a tree. An inner
-    :exc:`RestartLimit` is one failure of the outer supervisor.
+    :exc:`RestartLimit` counts as one failure for the outer supervisor.
 
     Args:
         services: async functions without arguments.

@@ -27,7 +27,7 @@ Encoder: TypeAlias = Callable[[Any], str]
 Decoder: TypeAlias = Callable[[str | bytes], Any]
 
 LONG_NUMBER = b"0" * 19
-"""The shortest integers that may need more than 64 bits, after the translation by ``_DIGITS``."""
+"""The shortest integers that may need more than 64 bits, after translation by ``_DIGITS``."""
 
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 
@@ -40,13 +40,13 @@ class JSON(Codec[DecodedT_co]):
     ``float``, ``bool`` and None; instances of subclasses of these types; ``UUID`` and ``Enum``.
     Everything else raises EncodeError: sets, bytes, NaN, dates, dataclasses, other keys, and lone
     surrogates. Decoding raises DecodeError for NaN, for lone surrogates, for deeper nesting, and
-    for numbers that are out of range. If a key is repeated, its last value counts.
+    for numbers that are out of range. If a key is repeated, its last value is used.
 
     Args:
         into: the type to decode into: a ``msgspec.Struct``, a dataclass, a ``TypedDict``, a union
-            of tagged types, or anything else that ``msgspec`` converts to. With it, all types that
-            ``msgspec`` supports can be encoded. By default, messages are decoded into dicts, lists,
-            strings, numbers, booleans and None.
+            of tagged types, or anything else that ``msgspec`` converts to. With ``into``, all types
+            that ``msgspec`` supports can be encoded. By default, messages are decoded into dicts,
+            lists, strings, numbers, booleans and None.
         library: ``"json"`` is the standard library, the default. ``"msgspec"`` and ``"orjson"`` are
             faster, and must be installed separately. ``into`` needs ``"msgspec"``, which is then
             the default.
@@ -174,7 +174,7 @@ def _orjson_encoder() -> Encoder:
         try:
             text: str = dumps(message, None, options).decode()
         except TypeError:
-            return _write(message)  # encodes large integers and the like, or raises
+            return _write(message)  # encodes large integers and similar values, or raises
         if "null" in text:
             is_plain(message)  # raises for NaN and Infinity, which were written as null
         check_depth(text)
@@ -187,7 +187,7 @@ def _use_standard_library(_into: Any) -> tuple[Encoder, Decoder]:
     return _write, _read
 
 
-# The standard library also encodes and decodes what the others would treat differently.
+# The standard library also encodes and decodes values that the others would treat differently.
 
 
 def _write(message: Any) -> str:
@@ -206,7 +206,7 @@ def _read(frame: str | bytes) -> Any:
         message, end = _scan(text, 0)
     except StopIteration:
         end = -1
-    # White space around the value, or an error.
+    # There is white space around the value, or an error.
     return message if end == len(text) else _decoder.decode(text)
 
 

@@ -1,8 +1,8 @@
 """The rules of JSON for all libraries: which values can be encoded, and which text is valid.
 
 The libraries disagree about sets, bytes, NaN, keys, surrogates, large integers and the depth of
-nesting. These functions decide such cases. The values are those that orjson accepts without
-further checks, so that the usual case stays fast.
+nesting. These functions decide such cases. The allowed values are those that orjson accepts without
+further checks, so the common case is fast.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def _has_many(data: bytes, bracket: bytes) -> bool:
 
 
 def _is_too_deep(data: bytes) -> bool:
-    # Removing closed pairs, innermost first, quickly shows that ordinary messages are not deep.
+    # Removing closed pairs, innermost first, quickly shows that ordinary messages are not nested
+    # deeply.
     brackets = data.translate(None, _OTHERS)
     while len(brackets) > MAX_DEPTH:
         rest = brackets.replace(b"{}", b"").replace(b"[]", b"")

@@ -77,7 +77,7 @@ def _abort(waiters: Waiters, task: trio.lowlevel.Task, _: object) -> trio.lowlev
 
 
 class _NoWaiters(Waiters):
-    """A placeholder for all wait lists that no task has needed yet; most are never needed."""
+    """A placeholder for wait lists that no task has needed yet; most are never needed."""
 
     __slots__ = ()
 

@@ -44,8 +44,8 @@ class Actor(Generic[StateT]):
     Args:
         socket: the user's socket.
         results: applies the results of hooks.
-        on_failure: called with the name of a hook, the exception it raised, and whether it ends
-            the connection. An exception raised by a call does not.
+        on_failure: called with the name of a hook, its exception, and whether the exception ends
+            the connection. Exceptions raised by calls do not.
         closed_error: creates the exception for calls after the end.
         background: starts the task of the mailbox.
     """
@@ -125,7 +125,7 @@ class Actor(Generic[StateT]):
 
     @property
     def makes_requests(self) -> bool:
-        """Whether the socket has a ``request`` method of its own."""
+        """Whether the socket has its own ``request`` method."""
         return hasattr(self._socket, "request")
 
     def format_status(self) -> Any:
@@ -143,7 +143,7 @@ class Actor(Generic[StateT]):
         return shown
 
     def add_backlog(self) -> None:
-        """Count a message that the socket keeps until later: many of them stop the reader."""
+        """Count a message that the socket handles later; many of them stop the reader."""
         self.backlog += 1
 
     def remove_backlog(self) -> None:
@@ -158,7 +158,7 @@ class Actor(Generic[StateT]):
         await self._backlog_waiters.park()
 
     def fail(self, error: BaseException) -> None:
-        """End the connection because a user's function raised."""
+        """End the connection because a user's function raised an exception."""
         self._on_failure("", error, True)
 
     def release_reader(self) -> None:
@@ -184,7 +184,7 @@ class Actor(Generic[StateT]):
             self.mailbox.put(job)
 
     async def _call(self, hook: Hook, *args: Any) -> Any:
-        """Call a hook; return what it returned."""
+        """Call a hook; return its return value."""
         mailbox = self.mailbox
         mailbox.active = trio.lowlevel.current_task() if hook.is_async else SYNC_HOOK
         try:
@@ -315,7 +315,7 @@ class Actor(Generic[StateT]):
             receive_queue.notify()
 
     def hold(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Handle no other message before ``wait`` has returned.
+        """Do not handle any other message before ``wait`` has returned.
 
         Call it only inside a plain ``handle_receive``.
 

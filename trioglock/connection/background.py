@@ -16,7 +16,9 @@ Task = Callable[[], Awaitable[object]]
 
 
 class Background:
-    """Starts the tasks of a connection. An exception of one of them ends only this connection.
+    """Starts the tasks of a connection.
+
+    An exception raised by one of them ends only this connection.
 
     The nursery of the user's tasks is opened when the first of them starts.
 

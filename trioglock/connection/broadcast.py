@@ -33,9 +33,9 @@ class BroadcastResult(NamedTuple):
 def broadcast(connections: Iterable[Connection[Any, Any]], message: Frame) -> BroadcastResult:
     """Queue a message, unchanged, for each of the connections; ``handle_send`` is not called.
 
-    Never waits, and may be called in hooks. Connections that are closing or closed are skipped, and
-    so are slow ones, whose ``write_limit`` is reached: neither raises an exception. The message is
-    encoded, and compressed, once::
+    Never waits, and may be called in hooks. Connections that are closing or closed, and slow ones,
+    whose ``write_limit`` is reached, are skipped without an exception. The message is encoded, and
+    compressed, once::
 
         room: set[Connection] = set()
 

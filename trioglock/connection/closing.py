@@ -19,8 +19,8 @@ __all__ = ["TRANSITIONS", "CloseState", "Deadlines", "Status", "Trigger"]
 
 
 LINGER = 1.0
-"""Seconds for the peer to end the stream after the closing handshake (RFC 6455, section 7.1.1),
-and for ``handle_disconnect`` to run after the peer has used up the close timeout."""
+"""Maximum number of seconds for the peer to end the stream after the closing handshake (RFC 6455,
+section 7.1.1), and for ``handle_disconnect`` if the peer has used up the close timeout."""
 
 
 class Status(Enum):
@@ -41,7 +41,7 @@ class Status(Enum):
 
 
 class Trigger(Enum):
-    """What changes the status of a connection."""
+    """The events that change the status of a connection."""
 
     UPGRADED = "the opening handshake has succeeded"
     CLOSE = "either side closes, and no other link is expected"
@@ -79,7 +79,10 @@ TRANSITIONS: Mapping[Status, Mapping[Trigger, Status]] = {
     },
     Status.CLOSED: {},
 }
-"""For each status, the triggers that change it, and the next status. Others have no effect."""
+"""For each status, the triggers that change it, and the next status.
+
+Other triggers have no effect.
+"""
 
 
 class CloseState:
@@ -100,12 +103,12 @@ class CloseState:
         self.final_error: Exception | None = None
 
     def start_link(self) -> None:
-        """Forget the previous link."""
+        """Discard the state of the previous link."""
         self.sent = self.received = self.cause = None
         self.unsent = ()
 
     def attempt_failed(self) -> None:
-        """Forget the Close frames of an earlier link, which no longer explain the end."""
+        """Discard the Close frames of an earlier link, which no longer explain the end."""
         self.sent = self.received = None
 
     def message_too_large(self, max_size: int) -> None:

@@ -88,11 +88,11 @@ class Connection(Generic[StateT, MessageT_co]):
 
         Waits while the send queue is full, or until ``send_rate`` allows the message.
 
-        Either the whole message is queued, or the call raises and nothing is queued.
+        Either the whole message is queued, or the call raises an exception and nothing is queued.
 
         An async iterable is sent as one message, with a frame for each item (RFC 6455, section
         5.4): text if it yields ``str``, binary if it yields bytes-like objects or nothing. The call
-        returns when the last frame has been passed to the operating system. Meanwhile other
+        returns when the last frame has been passed to the operating system. In the meantime, other
         messages wait, but control frames are sent. If the iterable raises or the call is cancelled
         after the first item, the message cannot be completed, so the link closes with 1011.
 
@@ -139,7 +139,7 @@ class Connection(Generic[StateT, MessageT_co]):
 
     def _wait_turn(self) -> Awaitable[None]:
         """Wait for space in the send queue, or for its end."""
-        # Tens of thousands of tasks may wait here, so every coroutine counts.
+        # Tens of thousands of tasks may wait here, so coroutines are kept to a minimum.
         if self._send_queue.message is not None:
             self._send_queue.message.reject_inside("send")
         # The queue of a connection that has ended may still be full.
@@ -201,9 +201,9 @@ class Connection(Generic[StateT, MessageT_co]):
         The connection needs a codec. By default, the id is a number in ``message["id"]``, and a
         reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
         passed to ``handle_receive``. A reply that arrives after the timeout is received like any
-        other message. During an outage, until the server accepts subscriptions, and while the send
-        queue is full or ``send_rate`` is used up, the request waits. It gets its id only after
-        that, so requests are sent in the order of their ids, unless ``handle_send`` is async.
+        other message. The request waits during an outage, until the server accepts subscriptions,
+        and while the send queue is full or ``send_rate`` is used up. It gets its id only after it
+        has waited, so requests are sent in the order of their ids, unless ``handle_send`` is async.
 
         Args:
             message: the message without its id. It passes through ``handle_send`` with the id.
@@ -280,7 +280,7 @@ class Connection(Generic[StateT, MessageT_co]):
 
     @property
     def _pause(self) -> str:
-        """Why no messages are being read at the moment, for error messages; "" if they are."""
+        """Describe, for errors, why messages are not being read; "" if they are."""
         if self._receive_queue.reader_waiting:
             return (
                 "the reply may not have been read, because the receive queue is full "
@@ -433,7 +433,7 @@ class Connection(Generic[StateT, MessageT_co]):
                 async for fragment in fragments: ...
 
         The message is not held in memory: while 256 KiB are waiting to be received, nothing is
-        read. If several tasks receive, the next one waits until the block ends.
+        read. If several tasks receive, the next task waits until the block ends.
 
         Raises:
             UsageError: ``fragments=True`` was not passed to ``connect()`` or ``serve()``, or the

@@ -1,9 +1,9 @@
 """Writes at the end of the scheduler's turn: fan-outs, and other frames not written immediately.
 
-A write costs several times as much as everything else that a fan-out does for a connection. So
-messages are queued immediately, in order with everything else that the connection sends, but
-written at the end of the scheduler's turn: all messages of one chunk from a broker, or of several
-calls in a row, leave together. Nothing waits for a timer.
+A write costs several times as much as all other work of a fan-out for a connection. Messages are
+therefore queued immediately, in order with other messages of the connection, but written at the end
+of the scheduler's turn: all messages in one chunk from a broker, or from several calls in a row,
+are written together. No message waits for a timer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Fanout"]
 _logger = logging.getLogger("trioglock")
 
 TURN_SECONDS = 0.005
-"""How long writing may keep other tasks from running."""
+"""Maximum time for which writing may prevent other tasks from running."""
 
 WRITES_PER_CHECK = 64
 """Number of connections between two checks of the time."""
@@ -111,7 +111,7 @@ class Fanout:
     async def _write_corked(self) -> None:
         began = time.perf_counter()
         while self.corked:
-            # A telemetry listener may start another fan-out meanwhile.
+            # A telemetry listener may start another fan-out in the meantime.
             writers = self.corked[:WRITES_PER_CHECK]
             del self.corked[:WRITES_PER_CHECK]
             for writer in _write_singles(writers):
@@ -125,7 +125,7 @@ class Fanout:
 
 
 def _write_singles(writers: list[Writer]) -> list[Writer]:
-    """Write for the writers that have a single frame; return the other writers.
+    """Write the frames of writers that have a single frame; return the other writers.
 
     The writes follow each other directly. With other work between them, the peers would go to sleep
     after each write, and the next would have to wake them.

@@ -17,7 +17,7 @@ from types import FrameType
 __all__ = ["watch_hooks"]
 
 INTERVAL = 1.0
-"""Seconds between two looks. A hook that is seen twice in the same call is reported."""
+"""Seconds between two inspections. A hook that is found twice in the same call is reported."""
 
 _PACKAGE = __name__.partition(".")[0]
 _RUNNERS = (
@@ -45,7 +45,7 @@ def _start(thread: int) -> None:
         _threads.add(thread)
         if _watcher is None or not _watcher.is_alive():
             _watcher = threading.Thread(target=_watch, name="trioglock hooks", daemon=True)
-            with suppress(RuntimeError):  # no more threads are possible
+            with suppress(RuntimeError):  # no thread can be started
                 _watcher.start()
 
 
@@ -61,7 +61,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _watch() -> None:
-    # Kept only until the next look, because a frame keeps its variables alive.
+    # Kept only until the next inspection, because a frame keeps its variables alive.
     seen: dict[int, FrameType] = {}
     blocked: dict[int, FrameType] = {}
     while _has_threads():
@@ -77,7 +77,7 @@ def _watch() -> None:
 def _report_blocked(
     running: dict[int, FrameType], seen: dict[int, FrameType], reported: dict[int, FrameType]
 ) -> dict[int, FrameType]:
-    """Report the hooks that were already running at the last look, each once; return them."""
+    """Report each hook that was already running at the last inspection once; return them."""
     blocked = {thread: hook for thread, hook in running.items() if seen.get(thread) is hook}
     for thread, hook in blocked.items():
         if reported.get(thread) is not hook:

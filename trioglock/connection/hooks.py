@@ -1,4 +1,4 @@
-"""The hooks of a socket: checks the values they return and applies them."""
+"""The hooks of a socket: checks their return values and applies them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Hook:
             raise BadHookResult(f"{self.label} is a generator; a hook must return its result")
 
     def bad_state(self, state: object) -> BadHookResult:
-        """Create the exception for a state that is a result: the two were swapped."""
+        """Create the exception for a result in place of the state: the two were swapped."""
         wanted = _SHAPES.get(self.name, PAIR)
         return BadHookResult(
             f"{self.label} must return {wanted}, in this order: {shorten(state)} is not a state"
@@ -207,7 +207,7 @@ class HookResults:
             if (kind is bytes or (kind is str and frame.isascii())) and not (
                 first or self._emitter.emits_frames
             ):
-                # Nearly all replies.
+                # Nearly all replies take this path.
                 if not self._send_queue.closed:
                     self._writer.put(frame)
                 return

@@ -146,7 +146,7 @@ class LinkTasks:
         """Bytes sent, bytes received and messages received."""
         return self._link.bytes_sent, self._link.bytes_received, self.messages
 
-    # The life of the link.
+    # The lifecycle of the link.
 
     async def respond(self, timeout: float | None) -> None:
         """Write the response to the opening handshake, within ``timeout`` seconds."""
@@ -215,9 +215,10 @@ class LinkTasks:
         self._emitter.heartbeat_missed(timeout)
 
     def _stall(self, stalled: Stalled) -> None:
-        """Drop the link of a peer that sends no data; it may be alive, so it gets a Close frame.
+        """Drop the link of a peer that sends no data.
 
-        With 1000 or 1001, services that let clients resume would end the session.
+        The peer may be alive, so it receives a Close frame. After 1000 or 1001, services that let
+        clients resume would end the session.
         """
         self._set_end(stalled)
         self._deadlines.link.cancel()
@@ -429,7 +430,7 @@ class LinkTasks:
         return None if self._subscriptions is None else self._subscriptions.full_queue
 
     async def _pause(self) -> None:
-        """Pause reading until there is space; TCP then slows the peer down."""
+        """Pause reading until there is space; TCP flow control then slows down the peer."""
         if not self._must_wait():
             return
         queue: Queue = "send_queue"

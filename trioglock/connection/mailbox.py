@@ -1,13 +1,13 @@
 """The mailbox: the jobs of one connection's hooks, run one at a time and in order.
 
-If no job is pending and the hook is a plain ``def``, the task that has the job runs the hook
-directly: no other task can run in between. Otherwise the job goes into a trio memory channel, and
-the mailbox's task runs it. ``pending`` counts the unfinished jobs; the direct path is
-taken only if it is 0.
+If no job is pending and the hook is a plain ``def``, the task in which the job occurs runs the hook
+directly; no other task can run in between. Otherwise the job goes into a trio memory channel, and
+the mailbox's task runs it. ``pending`` counts the unfinished jobs; the direct path is taken only if
+it is 0.
 
-``active`` is set while a hook runs. A plain hook cannot suspend, so any code that runs meanwhile
-was called by it. An ``async`` hook can suspend; then only its own task, and the child tasks that it
-waits for, are inside the hook.
+``active`` is set while a hook runs. A plain hook cannot suspend, so any code that runs in the
+meantime was called by the hook. An ``async`` hook can suspend; only its own task, and the child
+tasks for which it waits, are then inside the hook.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PendingCall:
 
     def __init__(self) -> None:
         self.withdrawn: bool = False
-        """Whether the caller was cancelled; then a job that has not started is skipped."""
+        """Whether the caller was cancelled; if so, a job that has not started is skipped."""
         self._done = trio.Event()
         self._value: Any = None
         self._error: BaseException | None = None

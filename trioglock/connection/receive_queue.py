@@ -23,8 +23,8 @@ class ReceiveQueue:
 
     Args:
         limit: the maximum number of messages, or None for no limit. With ``overflow="wait"`` it is
-            a high-water mark: the reader task stops reading there, and the messages of the chunk
-            that was read last may exceed it.
+            a high-water mark at which the reader task stops reading; the messages of the last chunk
+            may exceed it.
         overflow: the policy at the limit; see :class:`trioglock.options.FlowOptions`.
         on_overflow: called when the ``"close"`` policy has dropped a message.
         emitter: emits an event for each dropped message.
@@ -132,7 +132,7 @@ class ReceiveQueue:
         return self._readers.park()
 
     def notify_taken(self) -> None:
-        """Wake the reader task if enough messages were taken, when it waits."""
+        """Wake the reader task, if it is waiting and enough messages have been taken."""
         if self._space_waiters and len(self.items) <= self._low:
             self._space_waiters.unpark_all()
 

@@ -67,7 +67,7 @@ class PendingRequest:
         self.parts: list[Any] | None = None
         """The replies collected so far, for a request with several replies."""
         self.unsent: Sequence[Any] = ()
-        """The frames that had to be queued, which may have been sent since."""
+        """The frames that had to be queued; they may have been sent in the meantime."""
         self._requests = requests
         self._key = key
         self._sending: trio.CancelScope | None = None
@@ -75,7 +75,10 @@ class PendingRequest:
         self._reply: Any = None
         self._error: Exception | None = None
         self.deadline: float = math.inf
-        """When the request times out, on trio's clock. Pauses in the program extend it."""
+        """The time at which the request times out, on trio's clock.
+
+        Pauses of the program extend it.
+        """
         self._on_timeout: Callable[[], Exception] | None = None
 
     def __enter__(self) -> PendingRequest:
@@ -97,7 +100,7 @@ class PendingRequest:
         """End the request after the given time.
 
         Args:
-            seconds: the time. Pauses in the program do not count.
+            seconds: the time. Pauses of the program do not count.
             on_timeout: returns the exception to raise.
         """
         # A cancel scope would take longer than the rest of the request.
@@ -233,7 +236,7 @@ class Requests:
     """The requests of one connection that are waiting for a reply, by their id.
 
     Args:
-        form: where requests and replies have their ids.
+        form: the position of ids in requests and replies.
     """
 
     __slots__ = ("_form", "_ids", "pending", "timer")
@@ -357,7 +360,7 @@ class Requests:
             final: whether this was the last link. If so, all requests fail.
 
         Returns:
-            Any of their frames that may still be in the send queue. On another link, nothing waits
+            Their frames that may still be in the send queue. On another link, no request would wait
             for the replies, and the peer may require that ids increase.
         """
         unsent: list[Any] = []
@@ -429,7 +432,7 @@ def _timeout(
     return RequestTimeout(pending.event, timeout, connection._pause)  # noqa: SLF001 - one package
 
 
-# An id of one of these types is its own key; nearly all ids are.
+# An id of one of these types is its own key; nearly all ids have such a type.
 _PLAIN = frozenset({str, int})
 
 

@@ -125,5 +125,5 @@ def is_end(error: BaseException, session: Session[Any]) -> bool:
     )
 
 
-# A shared string: trio would create one for each task.
+# A shared string, because trio would create one for each task.
 _TASK_NAME = "trioglock.connection.Session.run"

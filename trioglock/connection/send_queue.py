@@ -131,7 +131,7 @@ class SendQueue:
         self.close_taken: bool = False
         """Whether the writer has taken the Close frame."""
         self.message: OutgoingMessage | None = None
-        """The message that is sent in fragments; data behind it waits for its end."""
+        """The message that is being sent in fragments; later data waits until it ends."""
         self._urgent_batch = math.inf
         self._limit = limit
         # These are rarely used: as empty tuples, they take no memory and are cheap to test.
@@ -150,11 +150,11 @@ class SendQueue:
         self._done = 0  # data frames ever written or in doubt
         self._data_lost = False  # data was dropped because the connection is ending
         self._senders = Waiters()
-        self._awake = 0  # senders that were woken and have not run yet
+        self._awake = 0  # senders that have been woken but have not run yet
         self._space_waiters = Waiters()
         self._progress_waiters = Waiters()
         self._message_waiters = self._release_waiters = NO_WAITERS
-        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including future ones
+        self._messages: list[OutgoingMessage] | tuple[()] = ()  # including those not begun
 
     def __len__(self) -> int:
         return len(self._data)
@@ -240,7 +240,7 @@ class SendQueue:
         return self._data[-count:]
 
     def remove(self, frames: Sequence[QueuedMessage]) -> None:
-        """Remove data frames, these very objects, as if they had not been queued."""
+        """Remove data frames, by identity, as if they had not been queued."""
         if not frames:
             return
         removed = set(map(id, frames))
@@ -399,13 +399,13 @@ class SendQueue:
             self.threshold = self._limit
 
     def _wake_senders(self) -> None:
-        """Wake the reader, and as many senders as probably fit."""
+        """Wake the reader, and as many senders as there is probably space for."""
         space = self._limit - self.size
         if space <= 0:
             return
         self._space_waiters.unpark_all()
         if self._senders:
-            # Messages of one connection are often of similar size.
+            # The messages of a connection are often of similar size.
             count = len(self._batch) * space // self._writing if self._writing else 1
             count = max(1, count) - self._awake
             if count > 0:
@@ -423,7 +423,7 @@ class SendQueue:
         self.wake_message()
 
     def wake_message(self) -> None:
-        """Wake the senders of messages in fragments, which then check what has changed."""
+        """Wake the senders of messages in fragments, which then check the new state."""
         if self.message is not None:
             self._progress_waiters.unpark_all()
             self._message_waiters.unpark_all()
@@ -434,11 +434,11 @@ class SendQueue:
         await self._message_waiters.park()
 
     async def wait_progress(self) -> None:
-        """Wait until something has been written. The caller must then check its condition."""
+        """Wait until data has been written. The caller must then check its condition."""
         await self._progress_waiters.park()
 
     def barrier(self) -> Barrier:
-        """Return a barrier after everything queued now."""
+        """Return a barrier after all data that is queued now."""
         barrier = Barrier(self._queued)
         if self._data_lost:
             barrier.written = False
@@ -551,14 +551,14 @@ class SendQueue:
         self._finish_batch()
 
     def single(self) -> QueuedMessage | None:
-        """Return the only frame if it is data; None if a task is waiting for it to be written."""
+        """Return the only frame if it is data; None if a task is waiting until it is written."""
         data = self._data
         if len(data) != 1 or self._pongs or self._urgent or self._first or self._barriers:
             return None
         return data[0] if self.size < self._limit else None
 
     def take_single(self) -> QueuedMessage:
-        """Remove and return what :meth:`single` has returned, as if it had not been queued."""
+        """Remove and return the frame of :meth:`single`, as if it had not been queued."""
         self.size = 0
         self._queued -= 1
         return self._data.pop()

@@ -285,7 +285,8 @@ class Session(Generic[StateT]):
         try:
             try:
                 self.actor.attach(connection)
-                # There is no coroutine in between: each would cost a connection 200 bytes.
+                # There is no coroutine in between, because each would cost 200 bytes per
+                # connection.
                 latest = await self._run_link()
                 while await self._wait_next_link(latest):
                     latest = await self._run_link()
@@ -317,7 +318,7 @@ class Session(Generic[StateT]):
         self._in_backoff = True
         with self._deadlines.new_link():
             # Inside the scope, because a listener may close or abort the connection.
-            # The program waits for the first link and would learn nothing of the failures.
+            # The program waits for the first link and would not be notified of the failures.
             is_silent = self.attempts == 1 and not self.upgrades and self._link_source.is_endless
             self.emitter.reconnect_scheduled(
                 reason, self.attempts + 1, delay, WARNING if is_silent else INFO
@@ -483,7 +484,7 @@ class Session(Generic[StateT]):
         )
 
     async def _respond(self, tasks: LinkTasks, info: ConnectionInfo) -> None:
-        """Run ``init_stream``, then let the client know that the connection is open.
+        """Run ``init_stream``, then respond to the opening handshake.
 
         The connection must be registered and subscribed before the client can act on the response.
         """
@@ -528,7 +529,7 @@ class Session(Generic[StateT]):
                 if not self._no_reconnect:
                     return self._next_delay(reason, decision)
             except Exception as error:
-                # If the hooks were stopped meanwhile, the connection is ending anyway.
+                # If the hooks were stopped in the meantime, the connection is ending anyway.
                 if not (isinstance(error, ConnectionClosed) and error.origin is self.close_state):
                     self.fail(error)
         return None
@@ -553,7 +554,7 @@ class Session(Generic[StateT]):
         return not (self._no_reconnect or self.actor.disconnect.is_default)
 
     def _end_reason(self) -> Disconnect:
-        """Why the current link has ended: the first reason counts."""
+        """Why the current link has ended; the first reason takes precedence."""
         tasks = self._link_tasks
         end = None if tasks is None else tasks.end
         sent, reason = self.close_state.sent, self._ended_by or self._link_ended_by
@@ -624,7 +625,7 @@ class Session(Generic[StateT]):
         subscriptions = self.subscriptions
         data_first = data_first and not (subscriptions is not None and subscriptions.awaits_login)
         self._change(Trigger.CLOSE if final else Trigger.RECONNECT)
-        # Nothing may be decided after this: a listener may close or abort the connection.
+        # No decision may follow, because a listener may close or abort the connection.
         received = self.close_state.received is not None
         self.emitter.close_started("remote" if received else "local", frame)
         if final:
@@ -671,7 +672,7 @@ class Session(Generic[StateT]):
         if self.is_open:
             self._end_link(Close(TOO_LARGE, reason), violation, data_first=True)
         elif self.status is Status.CLOSING:
-            # The loss must not look like the normal end of the messages.
+            # The loss must not look like the normal end of the message.
             self._link_ended_by = violation
         else:
             self.close_state.message_too_large(max_size)

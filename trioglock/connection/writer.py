@@ -1,10 +1,10 @@
-"""The writer: decides when queued frames leave, and is the only user of a link's sending side.
+"""The writer decides when queued frames are written, and is the only user of a link's sending side.
 
 If the writer is idle, the task that queues a frame writes it immediately, as far as the socket
 accepts it without waiting. For an echo, this saves two rounds of the scheduler. It happens once for
 each received chunk. Further frames are written at the end of the scheduler's turn, all in one
-write; see :mod:`.fanout`. The writer's task writes what the socket does not accept immediately, and
-serves links that cannot write without waiting. It is started when it is first needed.
+write; see :mod:`.fanout`. The writer's task, which is started when it is first needed, writes bytes
+that the socket does not accept immediately, and serves links that cannot write without waiting.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class Writer:
     def _make_space(self) -> bool:
         """Write the frames collected since :meth:`cork`; return whether there is space now.
 
-        A queue that is full only because its frames are held back does not belong to a slow peer.
+        A queue that is full only because its frames are held back does not indicate a slow peer.
         """
         if self._corked:
             self.uncork()
@@ -225,7 +225,7 @@ class Writer:
 
     def put_first(self, frames: Sequence[QueuedFrame]) -> None:
         """Write or queue replies ahead of the data that :meth:`release` allows."""
-        corks = self.cork()  # a link that ends meanwhile sends all of them or none
+        corks = self.cork()  # if the link ends in the meantime, all or none of them are sent
         for frame in frames:
             if isinstance(frame, QueuedMessage):
                 self._send_queue.put_first(frame)
@@ -302,8 +302,8 @@ class Writer:
         """Collect the frames queued from now on, to send them in one write.
 
         Returns:
-            Whether this call has corked the writer. A second call changes nothing: the first
-            :meth:`uncork` writes what both have collected.
+            Whether this call has corked the writer. A second call has no effect: the first
+            :meth:`uncork` writes all collected frames.
         """
         if not self._idle:
             return False
@@ -452,7 +452,7 @@ class Writer:
         return batch if self._link.takes_prepared else _unprepared(batch)
 
     def _emit_sent(self, batch: Sequence[QueuedFrame]) -> None:
-        """Emit ``FrameSent``; frames that a listener sends meanwhile are queued after these."""
+        """Emit ``FrameSent``; frames that a listener sends are queued after these."""
         idle, self._idle = self._idle, False
         try:
             self._emitter.frames_sent(batch)

@@ -1,4 +1,4 @@
-"""Brokers, which carry messages between hubs with the same name: interface and memory broker."""
+"""Brokers transfer messages between hubs with the same name: interface and memory broker."""
 
 from __future__ import annotations
 
@@ -86,13 +86,13 @@ class BrokerSession(ABC):
         return False
 
     def subscribe(self, channels: ChannelFilter) -> None:  # noqa: B027 - the default
-        """Start delivering a channel or a pattern that has got its first subscriber.
+        """Start delivering a channel or a pattern that now has a subscriber.
 
         This method must not block. The default does nothing, for a broker that delivers every
         message of the hub. Broadcasts must be delivered in any case.
 
         Args:
-            channels: a channel, or a pattern: then its ``channel`` is None.
+            channels: a channel, or a pattern, whose ``channel`` is None.
         """
 
     def unsubscribe(self, channels: ChannelFilter) -> None:  # noqa: B027 - the default
@@ -141,8 +141,10 @@ class Broker(ABC):
     """The configuration of a broker. It runs no tasks; its sessions do."""
 
     sharded: bool = False
-    """Whether the channels are independent of each other, each with its own ids: then there are
-    neither patterns nor broadcasts, and each gap concerns one channel."""
+    """Whether the channels are independent of each other, each with its own ids.
+
+    In this case, there are no patterns or broadcasts, and each gap applies to one channel.
+    """
 
     @abstractmethod
     def open(
@@ -153,15 +155,14 @@ class Broker(ABC):
         Args:
             name: name of the hub. Only messages published under this name are delivered.
             deliver: called with every message and every gap, in the trio thread. A gap on the
-                channel ``incoming`` concerns all channels without a history.
+                channel ``incoming`` applies to all channels without a history.
             find_retention: returns the retention of the channel of a topic. It is passed only if a
-                class of :mod:`trioglock.channels` has a history. Then the session must have a
+                class of :mod:`trioglock.channels` has a history; the session must then have a
                 :attr:`~BrokerSession.topic_history`.
 
         Raises:
-            BrokerUnavailable: on entry: the broker could not be reached in time.
-            BrokerError: on entry: the broker returned an error, for example because of a wrong
-                password.
+            BrokerUnavailable: on entry, if the broker could not be reached in time. BrokerError: on
+                entry, if the broker returned an error, for example because of a wrong password.
         """
 
 
@@ -178,9 +179,10 @@ class MemoryBroker(Broker):
             keeps none. The channel ``incoming`` has no history, and topics of
             :mod:`trioglock.channels` have their own.
         history_seconds: how long they are kept; None for no limit.
-        history_bytes: total size in memory of all these messages, and separately of those of
-            topics. Above it, the histories of the least recently used channels are discarded, so
-            subscribers that resume receive a gap. One channel can use half of this size.
+        history_bytes: total size in memory of all these messages, and separately of the messages of
+            topics. Above this size, the histories of the least recently used channels are
+            discarded, so subscribers that resume receive a gap. A single channel can use half of
+            this size.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
@@ -223,7 +225,7 @@ class MemoryExchange:
     def __init__(self, history_bytes: int) -> None:
         self.history: MemoryHistory = MemoryHistory(history_bytes)
         self.members: dict[Deliver, None] = {}
-        # These describe the current turn of the scheduler.
+        # The following describe the current turn of the scheduler.
         self._turn = -1
         self._publishes = 0
         self._turn_began = 0.0
@@ -234,7 +236,7 @@ class MemoryExchange:
         return any(crowded)
 
     async def end_turn(self, *, crowded: bool) -> None:
-        """Let other tasks run if it is time."""
+        """Let other tasks run, if necessary."""
         if self._turn_is_over() or crowded:
             self._turn = -1
             await trio.lowlevel.cancel_shielded_checkpoint()

@@ -50,16 +50,18 @@ PAGE_BYTES = 2**18
 """Intended size of the messages that are read at a time."""
 
 HISTORY_BYTES = 2**28
-"""By default, the total size in memory of all messages of topics, and of those of other channels,
-as far as they are in this process."""
+"""Default limit in bytes for all messages of topics, and separately of other channels."""
 
 EVERYTHING = "0"
-"""In place of an id: all messages that are kept. The reader knows none yet, so it has missed none.
-The id ``0-0`` is different: a hub that has no messages yet may have sent it to a client."""
+"""In place of an id: all messages that are kept.
+
+The reader has not received any messages yet, so it has missed none. The id ``0-0`` is different: a
+hub without messages may have sent it to a client.
+"""
 
 ENTRY_SIZE = 320
 LOG_SIZE = 1500
-"""Approximate size of an entry of a log without its data, and of a log without entries."""
+"""Approximate size of a log entry without its data, and of a log without entries."""
 
 _logger = logging.getLogger("trioglock.pubsub")
 
@@ -69,7 +71,7 @@ MAX_NUMBER = 2**64 - 1
 _is_id = re.compile(r"[0-9]{1,20}(-[0-9]{0,20})?").fullmatch
 
 Position: TypeAlias = tuple[int, int]
-"""A parsed id. Ids grow like those of Redis Streams: ``"<milliseconds>-<number>"``."""
+"""A parsed id. Ids increase like those of Redis Streams: ``"<milliseconds>-<number>"``."""
 
 
 class Retention(NamedTuple):
@@ -106,14 +108,14 @@ def join_retentions(default: Retention | None, topics: FindRetention | None) -> 
 
 @dataclass(frozen=True, slots=True)
 class MissedMessages:
-    """The messages after a given one, oldest first, as far as they are known.
+    """The known messages after a given one, oldest first.
 
     Args:
         messages: the messages.
         complete: whether no message is missing between the given one and ``messages``.
         last: position up to which the history has been read; the next messages follow it.
         more: whether there are more messages after ``last``.
-        incomplete: the channels whose messages are missing, if only these are incomplete.
+        incomplete: the channels whose messages are missing, if only some channels are affected.
     """
 
     messages: tuple[Message, ...]
@@ -262,22 +264,23 @@ class ChannelLogs:
     """The logs of one kind of channels, such as topics.
 
     Args:
-        max_bytes: total size in memory beyond which the channels that have been quiet longest are
-            forgotten. One channel may have half of it.
+        max_bytes: total size in memory beyond which the channels that have been idle longest are
+            discarded. One channel may use half of it.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.by_channel: dict[str, ChannelLog] = {}
         self.forgotten: int = 0
-        """Number of the newest message in the logs that were removed."""
+        """The number of the newest message in the logs that were removed."""
         self._max_bytes = max_bytes
         self._size = 0
-        # Those that are kept for the same time. The one that has been quiet longest comes first.
+        # Logs with the same retention time, grouped. In each group, the log that has been idle
+        # longest comes first.
         self._by_seconds: dict[float | None, OrderedDict[str, ChannelLog]] = {}
         self._has_warned = False
 
     def add(self, number: int, now: float, message: Message, retention: Retention) -> None:
-        """Add a message, and forget channels if necessary."""
+        """Add a message, and discard channels if necessary."""
         channel = message.channel
         log = self.by_channel.get(channel)
         if log is None:
@@ -312,8 +315,8 @@ class ChannelLogs:
         if not self._has_warned:
             self._has_warned = True
             _logger.warning(
-                "the history has reached %d KiB: the channels that have been quiet longest are "
-                "forgotten",
+                "the history has reached %d KiB: the channels that have been idle longest are "
+                "discarded",
                 self._max_bytes >> 10,
             )
         number, logs = min(
@@ -341,14 +344,14 @@ class MemoryHistory(MessageHistory):
     """
 
     def __init__(self, max_bytes: int = HISTORY_BYTES) -> None:
-        # The ids of one process never overlap with those of an earlier one.
+        # The ids of a process never overlap with those of an earlier process.
         self._started = time.time_ns() // 1_000_000
         self._count = 0
-        # Each trio.run() has a clock of its own. The times here continue from one to the next.
+        # Each trio.run() has its own clock. These times continue from one run to the next.
         self._clock: trio.abc.Clock | None = None
         self._clock_offset = self._newest = 0.0
         self._topics = ChannelLogs(max_bytes)
-        self._everyone = ChannelLogs(max_bytes)  # most subscribers need this channel, too
+        self._everyone = ChannelLogs(max_bytes)  # most subscribers also need this channel
         self._others = ChannelLogs(max_bytes)
         self._kinds = (self._topics, self._everyone, self._others)
         self.advance(self._id(0))
@@ -403,7 +406,7 @@ class MemoryHistory(MessageHistory):
 
     async def after(self, message_id: str, channels: ChannelFilter, count: int) -> MissedMessages:
         position = parse_id(message_id)
-        # No checkpoint after reading: the subscriber would miss messages published during it.
+        # No checkpoint after reading: the subscriber would miss messages published in the meantime.
         await trio.lowlevel.checkpoint_if_cancelled()
         if position > (self._started, self._count):
             return MissedMessages((), complete=False, last=self.last)

@@ -64,7 +64,7 @@ class HubStatistics:
         received: messages received from the broker.
         delivered: messages delivered to a subscriber; one message to ten subscribers counts as
             ten.
-        dropped: messages in ``delivered`` that were dropped later, because the queue of the
+        dropped: messages included in ``delivered`` that were dropped later because the queue of the
             subscriber was full.
         disconnected: clients disconnected because they were too slow.
         gaps: gaps after interruptions of the connection to the broker.
@@ -112,11 +112,11 @@ class Hub:
     Args:
         name: separates applications that use the same broker; letters, digits and ``-_.:``.
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
-        max_queue: maximum number of messages in the queue of one subscriber. For a client this
-            is in addition to the send buffer of its connection.
+        max_queue: maximum number of messages in the queue of one subscriber. For a client, the send
+            queue of its connection comes in addition.
         max_queue_bytes: total size of these messages in bytes at which the queue also counts as
             full.
-        overflow: what happens when that queue is full; see :data:`SubscriberOverflow`.
+        overflow: what happens when the queue is full; see :data:`SubscriberOverflow`.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.
@@ -164,7 +164,7 @@ class Hub:
         """Connect to the broker and start the listeners.
 
         Raises:
-            UsageError: the hub is already open, or the task is not run by trio.
+            UsageError: the hub is already open, or the current task is not a trio task.
             BrokerUnavailable: the broker could not be reached in time.
             BrokerError: the broker returned an error, for example because of a wrong password.
         """
@@ -241,8 +241,8 @@ class Hub:
     def publish_nowait(self, message: str | BytesLike, channel: str = "") -> bool:
         """Publish a message without waiting, if the broker delivers messages immediately.
 
-        A :class:`MemoryBroker` does. Other tasks do not run meanwhile, so a loop should use
-        :meth:`publish`.
+        A :class:`MemoryBroker` does. Other tasks do not run in the meantime, so use :meth:`publish`
+        in loops.
 
         Args:
             message: as for :meth:`publish`.
@@ -337,7 +337,7 @@ class Hub:
             after: id of the last message already seen. The messages after it come first, as far
                 back as the broker's history goes; if some are missing, a Gap precedes them. With
                 ``"0"``, all messages that are kept come first, without a Gap. To begin after the
-                messages that the hub has received, pass ``hub.history.last``.
+                messages that the hub has already received, pass ``hub.history.last``.
             max_queue: maximum number of messages in the queue; by default that of the hub.
             overflow: what happens when the queue is full; by default as set for the hub.
 

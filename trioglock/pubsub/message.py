@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 EVERYONE = ""
-"""The channel of a broadcast: every subscriber receives it, whatever its channel."""
+"""The channel of a broadcast, which every subscriber receives, regardless of its channel."""
 
 INCOMING = "incoming"
 """The channel of messages from clients. No client may subscribe to it, and it has no history."""
 
 TOPIC_PREFIX = "phoenix:"
-"""The channels of :mod:`trioglock.channels` begin with it. No client may subscribe to them by their
+"""The prefix of the channels of :mod:`trioglock.channels`. No client may subscribe to them by their
 path, because topics require permission."""
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:")

@@ -32,7 +32,7 @@ def compile_pattern(pattern: str) -> Matcher:
     first, *others = _segments(pattern.encode())
     expression = first
     if others:
-        # It suffices to find each segment at its first occurrence, without backtracking.
+        # Finding each segment at its first occurrence is sufficient, so no backtracking is needed.
         expression += b"".join(b"(?>.*?%s)" % segment for segment in others[:-1])
         expression += b".*" + others[-1]
     match = re.compile(expression, re.DOTALL).fullmatch
@@ -40,7 +40,7 @@ def compile_pattern(pattern: str) -> Matcher:
 
 
 def _segments(pattern: bytes) -> list[bytes]:
-    """The regular expressions of the parts of a pattern between its asterisks."""
+    """Return the regular expressions of the parts of a pattern between its asterisks."""
     parts = [b""]
     position = 0
     while position < len(pattern):
@@ -62,7 +62,7 @@ def _segments(pattern: bytes) -> list[bytes]:
 
 
 def _parse_set(pattern: bytes, position: int) -> tuple[bytes, int]:
-    """The regular expression of a set, and the position after it; the end closes an open set."""
+    """Return the regular expression of a set, and the position after it; the end closes it."""
     negated = pattern[position : position + 1] == b"^"
     position += negated
     listed: set[int] = set()

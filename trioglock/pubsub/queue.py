@@ -18,14 +18,14 @@ SubscriberOverflow: TypeAlias = Literal[
 ]
 """What happens when the queue of a subscriber is full.
 
-* ``"resume"``: the subscriber reads the next messages from the history when it has taken those in
-  the queue. Messages without a history are dropped as with ``"drop_oldest"``.
+* ``"resume"``: the subscriber reads the next messages from the history once its queue is empty.
+  Messages without a history are dropped as with ``"drop_oldest"``.
 * ``"drop_oldest"``: the oldest message in the queue is dropped.
 * ``"drop_newest"``: the new message is dropped.
 * ``"keep_latest"``: the queue holds only the newest message of each channel. Without a history, a
   message takes the position of the one it replaces, so a busy channel never delays the others.
-* ``"close"``: the subscriber is closed: a connection closes with code 1013, a subscription raises
-  :exc:`SlowConsumer`.
+* ``"close"``: the subscriber is closed: a connection closes with code 1013, and a subscription
+  raises :exc:`SlowConsumer`.
 
 Dropped messages are counted, and a :class:`Gap` takes their position if the subscriber receives
 gaps.
@@ -56,7 +56,7 @@ class MessageQueue:
         self.max_bytes: int = max_bytes
         self.overflow: SubscriberOverflow = overflow
         self.gaps: bool = gaps
-        """Whether a gap takes the position of dropped messages."""
+        """Whether a gap takes the place of dropped messages."""
         self.dropped: int = 0
         """Number of messages dropped because the queue was full."""
         self._events: deque[Event] = deque()
@@ -108,7 +108,7 @@ class MessageQueue:
             self._messages += number
             self._bytes += number * getsizeof(event.data)
 
-    def _count_drop(self) -> None:  # an assignment in a subclass would declare ``dropped`` again
+    def _count_drop(self) -> None:  # an assignment would declare ``dropped`` again in a subclass
         self.dropped += 1
 
     def _drop_oldest(self) -> None:
@@ -133,7 +133,7 @@ class MessageQueue:
         return event
 
     def discard(self, until: Position | None) -> None:
-        """Remove the messages with ids up to a position, or with any id for None; keep gaps."""
+        """Remove messages with ids up to a position, or with any id for None; keep gaps."""
         events = list(self._events)
         self.clear()
         for event in events:
@@ -153,8 +153,8 @@ class MessageQueue:
 class LatestQueue(MessageQueue):
     """The queue for ``"keep_latest"``. All gaps of the broker count as one channel.
 
-    With ids, a newer message goes to the end: the ids that a subscriber receives only grow, and it
-    can resume after each of them.
+    If messages have ids, a newer message goes to the end, so the ids that a subscriber receives
+    always increase, and it can resume after each of them.
     """
 
     __slots__ = ("_first_gap", "_latest", "_replaced")
@@ -237,7 +237,7 @@ class LatestQueue(MessageQueue):
 
 
 def _join(*events: Event | None) -> Gap:
-    """One gap in place of dropped messages and gaps."""
+    """Return one gap in place of dropped messages and gaps."""
     found = [event for event in events if event is not None]
     ids = [event.id for event in found if event.id is not None]
     seconds = max([event.seconds for event in found if isinstance(event, Gap)], default=0.0)

@@ -1,4 +1,4 @@
-"""A subscriber with a queue, which reads from the history where the queue was too short."""
+"""A subscriber with a queue, which reads from the history when the queue was too short."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class QueuedSubscriber(Subscriber):
 
     It is *behind* after :meth:`resume_after`, and after its queue was full with
     ``overflow="resume"``. While it is behind, it ignores new messages; when the events in the queue
-    have been taken, :meth:`read_history` reads the next ones, until there are no more.
+    have been taken, :meth:`read_history` reads the next messages, until there are no more.
 
     Args:
         channels: the channels.
@@ -90,7 +90,7 @@ class QueuedSubscriber(Subscriber):
         self.resuming = True
 
     def admits(self, event: Event) -> bool:
-        """Whether to take an event while resuming: one that will not be read from the history."""
+        """Whether to take an event while resuming, because it will not be read from the history."""
         if isinstance(event, Gap):
             self._skip_until = None
             return True
@@ -108,7 +108,8 @@ class QueuedSubscriber(Subscriber):
         """Add an event to the queue; return False if the subscriber must be closed instead."""
         queue = self.queue
         if self._behind is not None and isinstance(event, Gap):
-            # A subscriber that resumed after its id would skip the messages not read yet.
+            # A subscriber that resumed after this id would skip messages that have not been read
+            # yet.
             event = replace(event, id=None)
         can_resume = queue.overflow == "resume" and self._history is not None
         if can_resume and queue.full and isinstance(event, Message) and event.id is not None:

@@ -46,11 +46,11 @@ class Reservation:
     async def confirm(self, history: MessageHistory | None = None) -> str | None:
         """Wait until the broker has confirmed the subscription; end the reservation if this fails.
 
-        While the hub is known to be disconnected from the broker, this fails immediately, so that
-        clients do not wait in vain.
+        While the hub is disconnected from the broker, this fails immediately, so that clients do
+        not wait unnecessarily.
 
         Args:
-            history: the history of the hub, for clients that want everything that is kept.
+            history: the history of the hub, for clients that request all messages that are kept.
 
         Returns:
             The position before the oldest message in ``history``.

@@ -45,11 +45,11 @@ TRY_AGAIN_LATER = 1013
 """Registered with IANA for RFC 6455, section 7.4.2."""
 
 EVENTS_PER_TURN = 16
-"""A client that has missed many events lets other tasks run after as many."""
+"""While a client is sent many missed events, other tasks run after this many events."""
 
 
 class EventFrames:
-    """Encodes an event once for all clients that receive it one after the other."""
+    """Encodes an event once for all clients that receive it in succession."""
 
     __slots__ = ("_encode", "_event", "_frame")
 
@@ -164,7 +164,7 @@ class ClientSubscriber(QueuedSubscriber):
         self._close(TRY_AGAIN_LATER, "too slow")
 
     def start_sending(self) -> None:
-        """Send the waiting events as fast as the connection accepts them."""
+        """Send the waiting events at the rate at which the connection accepts them."""
         if not self._busy and (len(self) or self.is_behind):
             self._busy = True
             self._start_soon(self._send_waiting)
@@ -222,14 +222,14 @@ class HubSocket(Socket[ClientSubscriber | None]):
     """Subscribes a client to a channel, and publishes its messages on ``incoming``.
 
     The path is the channel: ``ws://.../news`` receives ``news`` and broadcasts, ``ws://.../``
-    only broadcasts. The broker has confirmed the subscription before the client learns that the
-    connection is open.
+    only broadcasts. The broker confirms the subscription before the client receives the response to
+    its handshake.
 
     With a query ``?after=`` the client receives JSON: first ``{"subscribed": channel, "id": ...}``
     with the id after which it receives all messages, then messages as ``{"id": ..., "channel": ...,
     "data": ...}``, and ``{"gap": seconds, "id": ...}`` where messages may be missing. With
-    ``?after=<id>`` it first receives the messages after that one, as far as the broker's history
-    goes back; with ``?after=0``, all messages that are kept. An id is null without a history.
+    ``?after=<id>`` it first receives the messages after that id, as far back as the broker's
+    history goes; with ``?after=0``, all messages that are kept. An id is null without a history.
 
     Override :meth:`channel_of` to choose the channel differently, and ``handle_receive`` to handle
     messages differently, and pass the class to :meth:`Hub.socket_of`.
@@ -318,7 +318,7 @@ class HubSocket(Socket[ClientSubscriber | None]):
             return None, state
         confirmation = {"subscribed": state.channel, "id": state.start}
         text = json.dumps(confirmation, ensure_ascii=False)
-        # A connection that compresses a message of its own allocates 30 KB.
+        # A connection that compresses a message separately allocates 30 KB.
         return Reply(PreparedMessage(text, compress=False)), state
 
     async def handle_receive(

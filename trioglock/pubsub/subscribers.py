@@ -23,7 +23,7 @@ class Counters:
     gaps: int = 0
     failures: int = 0
     nearly_full: int = 0
-    """Number of times that a queue of a subscription was at least half full after a message."""
+    """Number of times that the queue of a subscription was at least half full after a message."""
 
 
 class Subscriber(ABC):
@@ -36,7 +36,7 @@ class Subscriber(ABC):
 
     @abstractmethod
     def put(self, event: Event) -> None:
-        """Take an event, or apply the overflow policy."""
+        """Accept an event, or apply the overflow policy."""
 
     @abstractmethod
     def end(self) -> None:
@@ -47,7 +47,7 @@ class SubscriberRegistry:
     """The subscribers of a hub, by channel and by pattern."""
 
     def __init__(self) -> None:
-        # Dicts, because they keep the order in which subscribers were added.
+        # Dicts, because they preserve the order in which subscribers were added.
         self._all: dict[Subscriber, None] = {}
         self._gaps_only: dict[Subscriber, None] = {}
         self._channels: dict[str, dict[Subscriber, None]] = {}
@@ -65,7 +65,7 @@ class SubscriberRegistry:
     @property
     def queued_bytes(self) -> int:
         """Total size of the messages in the queues of all subscribers."""
-        # Copies: another thread may ask for it.
+        # Copies, because another thread may call this.
         return sum(subscriber.queued_bytes for subscriber in (*self._all, *self._gaps_only))
 
     def filters(self) -> list[ChannelFilter]:
@@ -137,9 +137,12 @@ class SubscriberRegistry:
         return len(subscribers)
 
     def deliver_gap(self, gap: Gap) -> bool:
-        """Deliver a gap to the subscribers that may miss a message; return whether there are any.
+        """Deliver a gap to the subscribers that may have missed a message.
 
-        A subscriber to gaps alone receives it if others do, or if it concerns all channels.
+        A subscriber to gaps alone receives it if others do, or if it applies to all channels.
+
+        Returns:
+            Whether any subscriber may have missed a message.
         """
         found = list(self._all) if gap.channel is None else self._find(gap.channel)
         if gap.channel is None or found:
@@ -149,7 +152,7 @@ class SubscriberRegistry:
         return bool(found) or gap.channel is None
 
     def deliver_plain_gap(self, gap: Gap, has_history: Callable[[str], bool]) -> bool:
-        """Deliver a gap on ``incoming``, which concerns all channels without a history."""
+        """Deliver a gap on ``incoming``, which applies to all channels without a history."""
         topics = [channel for channel in list(self._channels) if channel.startswith(TOPIC_PREFIX)]
         if has_history(EVERYONE):
             for channel in topics:

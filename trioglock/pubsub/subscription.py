@@ -143,5 +143,5 @@ class Subscription(Generic[EventT]):
         self.close()
 
     def __del__(self) -> None:
-        # Nothing else: garbage collection may happen outside of a trio run.
+        # Do nothing else here: garbage collection may happen outside of a trio run.
         self._remove()

@@ -68,7 +68,7 @@ class Router:
         return f"<Router {self.noun or '(no noun)'}, {len(self._handlers)} handlers>"
 
     if TYPE_CHECKING:
-        # In a class of a channel, a Router takes the place of a method.
+        # In a channel class, a Router can replace a method.
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     # Defining.
@@ -98,7 +98,7 @@ class Router:
     def fallback(self, handler: HandlerT) -> HandlerT:
         """Decorate the handler of all other events, which are ignored by default.
 
-        The same as ``on("*")``.
+        It is the same as ``on("*")``.
 
         Raises:
             DuplicateHandler, InvalidOption, UsageError: as for :meth:`on`.
@@ -136,7 +136,7 @@ class Router:
         if not parts or not all(parts) or any("*" in part for part in parts[:-1]):
             raise InvalidOption(f"an event must be 'noun/verb', 'noun/*' or '*', not {name!r}")
         if "*" in parts[-1] and parts[-1] != "*":
-            raise InvalidOption(f"a star must be a whole part, as in 'noun/*', not {name!r}")
+            raise InvalidOption(f"'*' must be a whole part, as in 'noun/*', not {name!r}")
         return f"{self.noun}/{as_text(name)}" if self.noun else as_text(name)
 
     def _define(self, pattern: str, handler: EventHandler) -> None:
@@ -161,7 +161,7 @@ class Router:
         handler = self._handlers.get(name)
         if handler is not None:
             return handler
-        # The peer chooses the name: do not try more parts than any pattern has.
+        # The peer chooses the name, so do not try more parts than any pattern has.
         nouns = name.split("/", self._depth)[:-1] if self._depth else []
         while nouns:
             handler = self._handlers.get("/".join([*nouns, "*"]))

@@ -87,13 +87,13 @@ class EventSocket(Socket[StateT, DecodedT_co]):
     closed raises UsageError.
 
     Args:
-        router: the handlers. No more can be added afterwards. By default every event that
-            answers no request is delivered.
+        router: the handlers; no more can be added afterwards. By default, every event that does not
+            answer a request is delivered.
         codec: by default :class:`~trioglock.codecs.JSON`.
         key: returns the name of a decoded event; by default ``event["event"]``. It is not called
             for the answer to a request.
         ref: returns the reference of an answer; by default ``event["ref"]``. If it raises
-            LookupError, the event answers no request.
+            LookupError, the event does not answer a request.
 
     Raises:
         InvalidOption: an argument has the wrong type.
@@ -124,8 +124,8 @@ class EventSocket(Socket[StateT, DecodedT_co]):
         self._bound: weakref.ref[Connection[StateT, Any]] | None = None
         overridden = type(self).handle_receive is not EventSocket.handle_receive
         if not overridden and self._has_async_handlers:
-            # A connection checks only once whether a hook is async. With plain handlers, the hook
-            # stays plain, which is faster.
+            # A connection checks only once whether a hook is async. If all handlers are plain, the
+            # hook remains plain, which is faster.
             this = weakref.ref(self)  # self would be a reference cycle
 
             async def handle_receive(frame: Any, state: StateT) -> tuple[Any, StateT]:
@@ -165,7 +165,7 @@ class EventSocket(Socket[StateT, DecodedT_co]):
             EncodeError: the codec cannot encode the payload.
             UsageError: the socket is not connected, or the call is made inside one of its own
                 hooks or handlers, or another request with the same reference is waiting.
-            InvalidOption: an argument, or what ``make_ref`` returned, is invalid.
+            InvalidOption: an argument or the result of ``make_ref`` is invalid.
         """
         if not isinstance(event, str) or not event:
             raise InvalidOption(f"event must be a name, not {event!r}")
@@ -231,7 +231,9 @@ class EventSocket(Socket[StateT, DecodedT_co]):
     def handle_event(
         self, name: str, event: Any, state: StateT
     ) -> MaybeAwaitable[tuple[Any, StateT]]:
-        """Called for each event that answers no request. Runs the handler found by the router.
+        """Called for each event that does not answer a request.
+
+        Runs the handler found by the router.
 
         Args:
             name: the name of the event.

@@ -59,7 +59,7 @@ MAX_BATCH = 16
 """Maximum number of clients that are accepted before other tasks run."""
 
 MIN_RATE = 2**16
-"""Bytes per second at which a client has to receive a long response."""
+"""The rate, in bytes per second, at which a client must receive a long response."""
 
 SERVER_ERROR = "internal server error\n"
 
@@ -131,7 +131,7 @@ class HandshakeHandler:
         self._options = options
         proxies = check_proxies(options.forwarded)
         self._forwarded = None if proxies is None else ForwardedHeaders(proxies)
-        # The networks of proxies that name the client before TLS.
+        # The networks of proxies that send a PROXY protocol header before TLS.
         self._proxies: tuple[IPNetwork, ...] = ()
         if options.proxy_protocol is not None:
             self._proxies = check_networks("proxy_protocol", options.proxy_protocol)
@@ -139,7 +139,7 @@ class HandshakeHandler:
         self._handshakes = PendingHandshakes(
             options.max_handshakes, options.max_handshakes_per_address
         )
-        # Handshakes in progress, each with the time until which it counts if nothing is received.
+        # Handshakes in progress, each with the time until which it counts if no data is received.
         self._active: dict[PendingHandshake, float] = {}
         self._deciding = 0  # handshakes that are waiting for an async process_request
         self._ended = trio.Event()
@@ -148,9 +148,9 @@ class HandshakeHandler:
     async def wait_capacity(self) -> int:
         """Wait while too many handshakes are in progress; other clients wait in the system's queue.
 
-        Without a limit, all clients in a burst of connections would advance together and time out
-        together. Clients that are silent for :data:`PATIENCE` do not count, so they cannot keep
-        others out.
+        Without a limit, the handshakes of a burst of connections would all progress slowly and time
+        out at the same time. Clients that are silent for :data:`PATIENCE` do not count, so they
+        cannot keep others out.
 
         Returns:
             How many clients to accept next.
@@ -217,7 +217,7 @@ class HandshakeHandler:
         return bool(self._proxies) and client.is_in(self._proxies)
 
     def _forwards(self, client: ClientAddress) -> bool:
-        """Whether the headers of a request from the client name the real client."""
+        """Whether the headers of a request from this client identify the real client."""
         return self._forwarded is not None and self._forwarded.trusts(client)
 
     def _end_active(self, handshake: PendingHandshake) -> None:
@@ -231,7 +231,7 @@ class HandshakeHandler:
             await trio.lowlevel.checkpoint()
             return False
         # A cancelled handshake closes its socket within a few checkpoints, unless its
-        # process_request shields itself.
+        # process_request is shielded.
         for _ in range(10):
             await trio.lowlevel.checkpoint()
             if handshake not in self._handshakes:
@@ -334,7 +334,7 @@ class HandshakeHandler:
     async def _admit(
         self, upgrade: Upgrade, target: HandshakeTarget, handshake: PendingHandshake
     ) -> Response | Upgrade:
-        """Ask the target. The wait does not count as in progress: a broker may be slow."""
+        """Ask the target. While it waits, for example for a broker, it is not in progress."""
         try:
             admitted = await target._admit(upgrade.received.request)  # noqa: SLF001
         except Exception:
@@ -353,7 +353,7 @@ class HandshakeHandler:
         nursery: trio.Nursery,
     ) -> Accepted | Response:
         """Count the connection and open it; stop counting it if this fails."""
-        # First, so that clients in excess cost the target nothing.
+        # This comes first, so that clients above the limit do not reach the target.
         group = self._open.add(handshake.client)
         accepted = None
         try:
@@ -392,6 +392,6 @@ async def _start_tls(stream: TLSSocketIO | trio.SSLStream[trio.abc.Stream]) -> N
         await stream.do_handshake()
     except ssl.SSLError as error:
         if is_tls_failure(error) and isinstance(stream, TLSSocketIO):
-            # Closing with unread bytes would discard the alert before the client reads it.
+            # Closing with unread bytes would discard the alert before the client has read it.
             await end_stream(stream.transport_stream)
         raise

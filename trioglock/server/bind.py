@@ -55,7 +55,7 @@ def plan_listeners(host: str | None, port: int | None, options: BindOptions) -> 
         checked = _check_listeners(listeners)
 
         async def open_given() -> Sequence[trio.abc.Listener[Any]]:
-            # No checkpoint: the server has to close them, even when it is cancelled.
+            # No checkpoint: the server must close the listeners even if it is cancelled.
             return checked
 
         return open_given

@@ -47,7 +47,7 @@ class ClientAddress(NamedTuple):
     name: str
     """The value of :attr:`Request.peer`: ``"127.0.0.1:80"``, a path, or ""."""
     ip: IPAddress | None = None
-    """None for sockets of other families and for streams that are not sockets."""
+    """None for sockets of other address families and for streams that are not sockets."""
     is_unix: bool = False
     """Whether the client has connected to a Unix socket."""
 
@@ -103,7 +103,7 @@ def _plain(ip: IPAddress) -> IPAddress:
 
 
 def _check_mapped(network: IPNetwork) -> IPNetwork:
-    """Refuse a network that no address is in, because IPv4-mapped addresses become IPv4."""
+    """Refuse a network that never matches because IPv4-mapped addresses become IPv4."""
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
         raise ValueError(f"{network} contains IPv4 addresses, so it must be an IPv4 network")
     return network

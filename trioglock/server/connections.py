@@ -39,7 +39,7 @@ class ConnectionRegistry:
         self._sessions: dict[Connection[Any, Any], Session[Any]] = {}
         self._writers: dict[Connection[Any, Any], Writer] = {}  # a broadcast needs no sessions
         self._closing: Close | None = None
-        self._open: dict[Session[Any], None] = {}  # while draining: those still to close
+        self._open: dict[Session[Any], None] = {}  # while draining: not yet closed
         self._draining: trio.CancelScope | None = None
         self._deadline = math.inf
         self._limited: set[trio.CancelScope] = set()
@@ -87,8 +87,8 @@ class ConnectionRegistry:
     async def drain(self, frame: Close, seconds: float) -> None:
         """Start closing the connections one by one, evenly spread over this time.
 
-        Returns when all connections are being closed. This is early if they end by themselves, or
-        if :meth:`close` is called.
+        Returns when all connections are being closed. It returns early if the connections end by
+        themselves, or if :meth:`close` is called.
         """
         due = trio.current_time()
         end = due + seconds
@@ -170,7 +170,7 @@ class ConnectionRunner:
             if handler is not None:
                 await self._run_handler(handler, session, connection)
             else:
-                # Without the task and the scopes of a handler, which would take 5 KB.
+                # Without the task and scopes for a handler, which would take 5 KB.
                 leaked: BaseException | None = None
                 try:
                     await session.run(connection, nursery)
@@ -179,7 +179,7 @@ class ConnectionRunner:
                 try:
                     raise_selected(None, session.failures, leaked)
                 finally:
-                    del leaked  # it refers to this frame
+                    del leaked  # the exception refers to this frame
         except Exception as error:
             if not is_end(error, session):
                 _logger.exception("%s: %s failed", emitter.name, label(route.target))
@@ -211,7 +211,7 @@ class ConnectionRunner:
     def _prepare(
         self, route: Route, admitted: object
     ) -> tuple[Socket[Any, Any], ConnectionHandler | None]:
-        """Create the hooks, and the handler if any; if this raises, the connection fails."""
+        """Create the hooks, and the handler if there is one; an exception fails the connection."""
         target = route.target
         if route.is_handler:
             return Socket(), target  # type: ignore[return-value]

@@ -10,8 +10,8 @@ with suppress(ImportError):  # Windows has no such limit
 
 __all__ = ["descriptor_limit", "raise_descriptor_limit"]
 
-# The kernel's default maximum on Linux, and that of macOS, which reports no maximum. Much higher
-# limits would be a burden for child processes that close all descriptors one by one.
+# The kernel's default maximum on Linux. It is also used on macOS, which reports no maximum. A much
+# higher limit would slow down child processes that close all descriptors one by one.
 _ENOUGH = (2**20, 10240)
 
 
@@ -24,7 +24,7 @@ def descriptor_limit() -> int | None:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit to the hard limit, at most to 1,048,576; never lower it."""
+    """Raise the soft limit to the hard limit, but to no more than 1,048,576; never lower it."""
     if sys.platform == "win32":
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

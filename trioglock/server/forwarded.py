@@ -1,7 +1,8 @@
 """The headers in which proxies report the real client: ``Forwarded`` and ``X-Forwarded-*``.
 
-Each proxy appends an entry to the header that it has received, and a client can send anything. Only
-the entries appended by trusted proxies are used, so these headers are read from the right.
+Each proxy appends an entry to the header that it has received, and clients can send arbitrary
+entries. Only the entries appended by trusted proxies are used, so these headers are read from the
+right.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class ForwardedHeaders:
     proxies: int | tuple[IPNetwork, ...]
 
     def trusts(self, client: ClientAddress, hops: int = 0) -> bool:
-        """Whether a client, ``hops`` hops behind the peer of the server, is a trusted proxy."""
+        """Whether the address ``hops`` hops behind the server's peer is a trusted proxy."""
         if isinstance(self.proxies, int):
             return hops < self.proxies
         return client.is_in(self.proxies)
@@ -115,7 +116,7 @@ def _parse(headers: Headers, client: ClientAddress) -> Iterator[_Hop]:
     elif standard:
         yield from map(_parse_element, standard)
     else:
-        # Most proxies replace these two, so a single value applies to all hops.
+        # Most proxies replace these two headers, so a single value applies to all hops.
         protos, hosts = _split(headers, "X-Forwarded-Proto"), _split(headers, "X-Forwarded-Host")
         for hop, node in enumerate(nodes or [""]):
             yield _Hop(node, _nth(protos, hop), _nth(hosts, hop))
@@ -126,7 +127,7 @@ def _nth(values: Sequence[str], number: int) -> str:
 
 
 def _split(headers: Headers, name: str) -> list[str]:
-    """Return the elements of all headers with a name, the last element first."""
+    """Return the elements of all headers with this name, the last element first."""
     values = headers.get_all(name)
     return [one.strip(" \t") for one in ",".join(values).split(",")][::-1] if values else []
 

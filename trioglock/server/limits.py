@@ -70,8 +70,9 @@ class PendingHandshake:
 class PendingHandshakes:
     """The opening handshakes that have not ended.
 
-    Above a limit, the oldest handshake of the address that has the most is dropped. One client
-    therefore cannot keep others out, and the dropped handshake has had the most time.
+    Above a limit, the oldest handshake from the address with the most handshakes is dropped. One
+    client therefore cannot keep others out, and the handshake that has had the most time is
+    dropped.
 
     Args:
         limit: the maximum number of handshakes, None for no limit. Handshakes never use more than
@@ -109,7 +110,7 @@ class PendingHandshakes:
         self._leave(handshake)
 
     def drop_oldest(self) -> PendingHandshake | None:
-        """Drop the oldest handshake of the address that has the most, and return it."""
+        """Drop the oldest handshake from the address with the most handshakes, and return it."""
         if not self._groups:
             return None
         return self._drop_first(max(self._groups.values(), key=len))

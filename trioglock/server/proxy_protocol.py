@@ -46,7 +46,8 @@ async def read_proxy_header(stream: trio.abc.Stream) -> ClientAddress | None:
         stream: the stream of a proxy that has just connected.
 
     Returns:
-        The address of the client; None if the proxy does not know it, or is the client itself.
+        The address of the client; None if the proxy does not know it, or if the proxy itself is the
+        client.
 
     Raises:
         InvalidProxyHeader: there is no valid header.

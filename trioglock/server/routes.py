@@ -36,11 +36,11 @@ class HandshakeTarget(ABC):
     """A target that takes part in the opening handshake. Internal."""
 
     _codec_hint: str
-    """The end of the error message that rejects a codec: what to do instead."""
+    """The end of the error message that rejects a codec: a suggested correction."""
 
     @abstractmethod
     def _select_subprotocol(self, request: Request, offered: Sequence[str]) -> str | None:
-        """Select the subprotocol, unless an option of the server selects it."""
+        """Select the subprotocol, unless an option of the server does."""
 
     @abstractmethod
     async def _admit(self, request: Request) -> object:
@@ -126,7 +126,7 @@ class Routes:
             yield route
 
     def find(self, path: str) -> Route | None:
-        """Return the route of a percent-encoded path, or None if nothing is served there."""
+        """Return the route of a percent-encoded path, or None if the path has no target."""
         route = self._exact.get(path)
         if route is None:
             for prefix, route in self._prefixes:

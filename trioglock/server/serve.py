@@ -63,8 +63,8 @@ class ServeOptions(FlowKeywords, total=False):
             any page may connect (RFC 6455, section 10.2).
         subprotocols: the supported names, in order of preference; a client that offers none
             of them is rejected with 400.
-        select_subprotocol: a function that chooses the subprotocol instead, given the request and
-            the offered names; it may return None.
+        select_subprotocol: a function that takes the request and the offered names and chooses the
+            subprotocol instead; it may return None.
         compression: ``"deflate"`` accepts permessage-deflate (RFC 7692), a :class:`Deflate`
             accepts it with other settings, and None disables it.
         process_request: a function, plain or async, called with every :class:`Request`. It
@@ -74,8 +74,8 @@ class ServeOptions(FlowKeywords, total=False):
         max_connections_per_address: maximum number of connections from one IPv4 address or one
             IPv6 /64 network; further clients get 429 and Retry-After. None for no limit. Unix
             sockets are exempt.
-        max_handshakes: maximum number of concurrent opening handshakes; above the limit, the
-            oldest handshake of the address that has the most is dropped. The limit cannot exceed
+        max_handshakes: maximum number of concurrent opening handshakes; above the limit, the oldest
+            handshake from the address with the most handshakes is dropped. The limit cannot exceed
             half the number of files that the process may open; None uses that half.
         max_handshakes_per_address: maximum number of concurrent opening handshakes from one
             address; above the limit, its oldest handshake is dropped. None for no limit per
@@ -90,8 +90,8 @@ class ServeOptions(FlowKeywords, total=False):
             dropped if they do not begin with such a header.
         max_header_size: maximum size of a request's headers in bytes; larger requests get 431
             (RFC 6585, section 5).
-        open_timeout: seconds for TLS and the opening handshake, including ``process_request``. A
-            plain response gets a second more for each 64 KiB. None for no limit.
+        open_timeout: seconds for TLS and the opening handshake, including ``process_request``. For
+            a plain response, it is extended by a second per 64 KiB. None for no limit.
         drain: seconds over which the connections are closed when the server shuts down. They are
             closed one by one with code 1012 (service restart), so that clients do not all
             reconnect at once. With 0, they are all closed immediately, with 1001. See
@@ -100,8 +100,8 @@ class ServeOptions(FlowKeywords, total=False):
             cancelled; None for no limit.
         message_rate: the limit on the messages, pings and pongs of each client, such as
             ``Rate(100, per=1)``. The server reads more slowly from a client that exceeds it. It
-            closes the connection with 1008 once the time for which the client was slowed down
-            exceeds the time for which it was not by ten periods (``per``). None for no limit.
+            closes the connection with 1008 once the client has been slowed down for ten periods
+            (``per``) longer than it has not. None for no limit.
         byte_rate: the same for the bytes that each client sends, including frame headers.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
@@ -265,7 +265,7 @@ async def _serving(
 ) -> AsyncIterator[Server]:
     """Run a server while the body runs.
 
-    A failed connection does not end it, but KeyboardInterrupt does.
+    A failed connection does not end the server, but KeyboardInterrupt does.
     """
     raise_descriptor_limit()
     server = create(await open_listeners())

@@ -63,13 +63,13 @@ class Server:
     def connections(self) -> frozenset[Connection[Any, Any]]:
         """The open connections: ``init_stream`` has returned, and the handler has not.
 
-        A connection is included before its client learns that it is open.
+        A connection is included before its client receives the response to the handshake.
         """
         return self._registry.connections
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The addresses or paths it listens on, such as ``("127.0.0.1:8765", "[::1]:8765")``."""
+        """The addresses or paths of its listeners, such as ``("127.0.0.1:8765", "[::1]:8765")``."""
         return self._addresses
 
     @property
@@ -206,5 +206,5 @@ class Server:
         finally:
             try:
                 await trio.aclose_forcefully(stream)
-            except Exception:  # a stream that is not trio's must not end the server
+            except Exception:  # an exception raised by a third-party stream must not end the server
                 _logger.exception("the stream of a client cannot be closed")

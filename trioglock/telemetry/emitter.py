@@ -79,7 +79,7 @@ class EventEmitter(EmitterBase):
         traced: whether the trace is on at the start.
     """
 
-    # The __dict__ is for an instance attribute emits_frames, which few emitters have.
+    # The __dict__ is for the instance attribute emits_frames, which few emitters have.
     __slots__ = (
         "__dict__",
         "_connection",
@@ -272,7 +272,7 @@ class EventEmitter(EmitterBase):
                 self._emit(MessageDropped(connection=self.connection, message=message))
 
     def updates_delayed(self, messages: Sequence[object]) -> None:
-        """Log, once, that messages that the program does not receive delay its subscriptions."""
+        """Log once that unreceived messages delay the program's subscriptions."""
         if self._has_warned:
             return
         self._has_warned = True

@@ -35,7 +35,7 @@ _FRAME_KINDS = (FrameSent, FrameReceived, HookReplied)
 
 # The tuples are replaced, not mutated, because a listener may start or stop during an event.
 _listeners: dict[type[Event], tuple[EventListener, ...]] = {}
-# trio may run in several threads. The lock is reentrant for finalizers and signal handlers.
+# trio may run in several threads. The lock is reentrant because of finalizers and signal handlers.
 _lock = threading.RLock()
 
 

@@ -60,7 +60,7 @@ __all__ = ["Instrumentation", "instrument"]
 
 # Metrics.
 HANDSHAKE_DURATION = HTTP_CLIENT_REQUEST_DURATION
-# The following three belong to incubating conventions, whose Python module is not stable.
+# The next three are from incubating conventions, whose Python module is not stable.
 CLIENT_OPEN = "http.client.open_connections"
 CLIENT_DURATION = "http.client.connection.duration"
 SERVER_OPEN = "http.server.active_requests"

@@ -61,12 +61,12 @@ _COLORS: dict[type, int] = {
 }
 
 
-# Frequent events, whose frames and messages shorten() has already redacted.
+# Frequent events; shorten() has already redacted their frames and messages.
 _FRAME_KINDS = (FrameSent, FrameReceived, HookReplied, MessageDropped)
 
 
 def write(event: Event) -> bool:
-    """Log the lines of one event; return False if a logging handler or filter raised."""
+    """Log the lines of one event; return False if a logging handler or filter failed."""
     try:
         for line in _format_event(event):
             text = printable(line) if isinstance(event, _FRAME_KINDS) else redact_line(line)

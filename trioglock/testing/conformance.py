@@ -101,7 +101,7 @@ class TransportConformance:
                     assert received == "".join([part async for part in _parts()])
 
     async def test_headers_path_and_subprotocol(self) -> None:
-        """The server receives the request headers, and ``handshake`` has the response headers."""
+        """The server receives the request headers; ``handshake`` contains the response headers."""
         async with MockServer(echo, subprotocol="b") as server:
             server.accept_with({"x-answer": "42"})
             with trio.fail_after(30):
@@ -152,7 +152,7 @@ class TransportConformance:
             assert conn.close_code == 4001
 
     async def test_remote_close(self) -> None:
-        """The exception has the code and the reason; earlier messages stay readable."""
+        """The exception contains the code and the reason; earlier messages stay readable."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             await peer.send("last words")

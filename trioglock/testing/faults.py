@@ -47,7 +47,7 @@ ProxyTarget: TypeAlias = MockServer | str | tuple[str, int] | OpenStream
 MEMORY_URL = "ws://memory.test/"
 
 LINGER = 1.0
-"""Seconds to wait for both peers after a disconnect: a socket closed with unread bytes is reset."""
+"""Seconds to wait for both peers after a disconnect, as unread bytes would cause a reset."""
 
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -178,7 +178,7 @@ class Opening:
 
 
 class ProxiedConnection(Faults):
-    """A live connection through a proxy. Its methods affect this connection only."""
+    """An open connection through a proxy. Its methods affect only this connection."""
 
     def __init__(
         self,
@@ -218,12 +218,12 @@ class ProxiedConnection(Faults):
 
     @property
     def waiting_to_server(self) -> int:
-        """Bytes from the client that are not forwarded yet or, after the end, were lost."""
+        """Bytes from the client that are not forwarded yet; after the end, the lost bytes."""
         return self._pipes["to_server"].waiting if self._pipes else 0
 
     @property
     def waiting_to_client(self) -> int:
-        """Bytes from the server that are not forwarded yet or, after the end, were lost."""
+        """Bytes from the server that are not forwarded yet; after the end, the lost bytes."""
         return self._pipes["to_client"].waiting if self._pipes else 0
 
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
@@ -337,8 +337,8 @@ class FaultProxy(Faults):
                 proxy.reset_peer()
 
     It forwards bytes and does not parse WebSocket or TLS. Methods of the proxy affect all
-    connections; the same methods of one of :attr:`connections` affect only that one. Persistent
-    faults affect live and new connections.
+    connections; the methods of one of the :attr:`connections` affect only that connection.
+    Persistent faults affect open and new connections.
 
     Args:
         target: the server: a :class:`MockServer`, a ``ws://`` or ``wss://`` URL, ``(host, port)``
@@ -390,7 +390,7 @@ class FaultProxy(Faults):
 
     @property
     def connections(self) -> list[ProxiedConnection]:
-        """The live connections, oldest first."""
+        """The open connections, oldest first."""
         return list(self._connections)
 
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
@@ -550,7 +550,7 @@ def local_url(url: str, port: int) -> str:
 
 
 def reset_on_close(stream: trio.abc.Stream) -> None:
-    """Make closing the stream reset the connection, if the kind of stream supports it."""
+    """Make closing the stream reset the connection, if the stream supports it."""
     if isinstance(stream, trio.SocketStream):
         with suppress(OSError):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

@@ -121,7 +121,7 @@ class MockGossipServer:
         self.clients: dict[str, tuple[str, str]] = {"id": ("secret", "Test Game")}
         """For each accepted ``client_id``, the secret and the name of the game."""
         self.games: dict[str, MockGossipGame] = {}
-        """Games that are online without being clients."""
+        """Games that are online but are not clients."""
         self.achievements: dict[str, dict[str, Any]] = {}
         """The achievements by key, as payloads; the same for all clients."""
         self.received: list[dict[str, Any]] = []

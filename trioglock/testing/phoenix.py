@@ -1,8 +1,8 @@
 """``MockPhoenixServer``: the server of :mod:`trioglock.channels`, controlled by a test.
 
-Joins, refs, replies, presence, heartbeats and the format of messages are those of the real server.
-This module adds what a test needs beyond it: crashes and replies at any time, frames of its own,
-silence, older versions, and a record of what was received.
+Joins, refs, replies, presence, heartbeats and the message format are those of the real server. This
+module adds features for tests: crashes and replies at any time, arbitrary frames, silence, older
+versions, and a record of received messages.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ ClientMessage: TypeAlias = PhoenixMessage
 
 
 class RefuseJoin(JoinRefused):
-    """Raise it in ``on_join`` to refuse the join with ``response``."""
+    """Raised in ``on_join`` to refuse the join with ``response``."""
 
 
 class MockPhoenixChannel(Channel[None]):
@@ -124,7 +124,7 @@ class MockPhoenixChannel(Channel[None]):
         return self._attached.join.state is not JoinState.ENDED
 
     async def push(self, event: str, payload: Any) -> None:
-        """Push any event to this client, at any time: before its join is answered, or too late.
+        """Push any event to this client, even before its join is answered or after the end.
 
         Args:
             event: the name of the event.
@@ -175,12 +175,13 @@ class MockPhoenixChannel(Channel[None]):
         if diff_first:
             latest = presence.list(self.topic)[key]["metas"][-1:]
             await self.push(DIFF, {"joins": {key: {"metas": latest}}, "leaves": {}})
-        # At once, so that clients also hear of those that leave within milliseconds.
+        # Immediately, so that clients are also notified of entries that are removed within
+        # milliseconds.
         presence._send_diffs_now(presence._open_replica())
 
 
 class MockTopic(MockPhoenixChannel):
-    """A channel that supports most of what real channels do.
+    """A channel with most of the behavior of real channels.
 
     ==============  =====================================================================
     ``echo``        replies ``ok`` with the payload, text or binary
@@ -287,7 +288,7 @@ class _RecordingEncoder(Encoder):
         self._sent = sent
 
     def encode_single(self, frame: Frame) -> bytes:
-        return b""  # leaves it to encode_buffers
+        return b""  # encode_buffers encodes it
 
     def encode_buffers(self, frames: Sequence[Frame]) -> list[Buffer]:
         messages = [getattr(frame, "message", frame) for frame in frames]
@@ -320,7 +321,7 @@ class MockClient(ChannelsSocket):
 
     @property
     def channels(self) -> dict[str, Any]:
-        """The channels that are alive, by topic."""
+        """The channels that have not ended, by topic."""
         return {
             topic: self.actors[join]._channel
             for topic, join in self.machine.joins.items()
@@ -363,7 +364,7 @@ class MockClient(ChannelsSocket):
         self._handle_waiting()
 
     def _handle_waiting(self) -> None:
-        # As in Phoenix, and unlike in the real server, a join blocks all messages.
+        # As in Phoenix, but unlike in the real server, a join blocks all messages.
         while self._waiting and self._joining.state is not JoinState.JOINING:
             self._handle(self._waiting.popleft())
 
@@ -381,7 +382,7 @@ class MockClient(ChannelsSocket):
             self._joining = self.machine.joins.get(topic, self._joining)
 
     def join_ended(self) -> None:
-        """Handle the messages that have waited, after the reply to the join."""
+        """Handle the waiting messages after the reply to the join."""
 
         async def handle() -> None:
             self._handle_waiting()
@@ -456,7 +457,7 @@ class MockPhoenixServer(MockServer):
         self.past_clients: list[MockClient] = []
         """The clients that have disconnected."""
         self.answers_heartbeats: bool = True
-        """Set it to False to simulate a dead server."""
+        """Set this attribute to False to simulate a dead server."""
         self._authorize = authorize
         self._connected = trio.lowlevel.ParkingLot()
         self._listener = MemoryListener()
@@ -537,7 +538,7 @@ class MockPhoenixServer(MockServer):
 
     @cached_property
     def _presence(self) -> Presence:
-        return Presence(self._channels)  # from the first use on, because it has a task
+        return Presence(self._channels)  # created on first use, because it has a task
 
     def _reject_next(self, _: Request) -> Response | None:
         if not self._rejections:

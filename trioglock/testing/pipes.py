@@ -213,7 +213,7 @@ class MemorySocket(trio.abc.HalfCloseableStream):
         self._space = trio.lowlevel.ParkingLot()
 
     def reset_peer(self) -> None:
-        """Reset the connection: received bytes stay readable, everything else raises."""
+        """Reset the connection: received bytes stay readable, and all other calls raise."""
         for end in (self, self.other):
             end._is_reset = True  # noqa: SLF001 - the other end of the same pair
         self._close()

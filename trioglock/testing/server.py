@@ -1,7 +1,7 @@
 """``MockServer``: a scripted WebSocket server for tests.
 
-It is based on trio-websocket and shares no protocol code with trioglock, so a mistake in one is not
-hidden by the same mistake in the other.
+It is based on trio-websocket and shares no protocol code with trioglock, so a bug in one is not
+hidden by the same bug in the other.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class MockPeer:
     """The server's end of one connection, controlled by the test.
 
     ``received`` and ``sent`` record the messages. Use ``trio.fail_after`` around a test, because
-    methods other than :meth:`close` have no short timeout of their own.
+    methods other than :meth:`close` have no short timeout.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """The interface between trioglock and a network: transports, and the links that they open.
 
 A :class:`Transport` opens links. A :class:`Link` is one upgraded WebSocket connection at message
-level: it returns events and writes frames. It does not queue, has no timeouts and makes no
-decisions, and it answers nothing itself unless its capabilities declare so. Implementations
+level: it returns events and writes frames. It does not queue, has no timeouts, makes no decisions,
+and does not answer frames itself unless its capabilities declare otherwise. Implementations
 translate the exceptions of their libraries into the errors of :mod:`trioglock.errors` and
 :class:`LinkBroken`.
 """
@@ -32,7 +32,7 @@ class LinkBroken(TrioglockError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """The capabilities of a transport. The conformance kit tests exactly those declared.
+    """The capabilities of a transport. The conformance kit tests only those that are declared.
 
     Args:
         ping_events: received pings are returned as events; otherwise the transport answers them.
@@ -68,7 +68,7 @@ class Handshake:
         peer: the address of the peer, such as ``"127.0.0.1:8765"``; "" if unknown.
         extensions: names of the negotiated extensions.
         peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
-            if the context did not verify it. None without TLS, and if the peer has none.
+            if the context did not verify it. None without TLS, or if the peer has no certificate.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
         request: the request that a server has received; None on a client.
@@ -111,8 +111,8 @@ class Link(ABC):
     async def respond(self) -> None:  # noqa: B027 - only links of servers respond
         """Write the response to the opening handshake, on a server.
 
-        Called once, before all other methods except :meth:`aclose`. A cancelled call may leave
-        half a response behind.
+        Called once, before all other methods except :meth:`aclose`. A cancelled call may have
+        written half a response.
 
         Raises:
             LinkBroken: the stream broke.
@@ -120,9 +120,7 @@ class Link(ABC):
 
     @abstractmethod
     async def receive(self) -> list[Event]:
-        """Wait for the next events.
-
-        A cancelled call loses nothing.
+        """Wait for the next events. A cancelled call loses no events.
 
         Returns:
             At least one event, or an empty list once the stream has ended.
@@ -154,7 +152,7 @@ class Link(ABC):
     async def write(self, frames: Sequence[Frame]) -> None:
         """Pass all frames to the operating system, in order, in as few writes as possible.
 
-        A cancelled call may leave half a frame behind: nothing may be written after it.
+        A cancelled call may have written half a frame, so nothing may be written after it.
 
         Raises:
             LinkBroken: the stream broke.
@@ -181,7 +179,7 @@ class Link(ABC):
     """Whether ``write`` accepts :class:`Fragment`; if not, async iterables cannot be sent."""
 
     takes_prepared: bool = False
-    """Whether ``write`` accepts :class:`PreparedMessage`; if not, it gets the plain message."""
+    """Whether ``write`` accepts :class:`PreparedMessage`; if not, it receives the plain message."""
 
     @property
     def writes_now(self) -> bool:

@@ -1,6 +1,7 @@
 """From a URL to an open byte stream: directly or through a proxy, plain or encrypted.
 
-Proxies: HTTP (RFC 9110, section 9.3.6) and SOCKS (RFC 1928). Every failure has its own error.
+It supports HTTP (RFC 9110, section 9.3.6) and SOCKS (RFC 1928) proxies. Each kind of failure raises
+its own error.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _address_family(host: str) -> socket.AddressFamily | None:
 
 
 async def _open_address(family: socket.AddressFamily, host: str, port: int) -> trio.SocketStream:
-    """Connect to one address, without the resolver and the tasks that several addresses need."""
+    """Connect to one address, without the resolver and tasks needed for several addresses."""
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
         await sock.connect((host, port))
@@ -199,7 +200,7 @@ async def _request_tunnel(stream: trio.abc.Stream, request: bytes, max_header_si
         return await read_status(stream, max_header_size)
     except (EOFError, *STREAM_ERRORS) as error:
         cause = error.__cause__ or error
-        if is_tls_failure(cause):  # with TLS 1.3, a client certificate is rejected this late
+        if is_tls_failure(cause):  # TLS 1.3 may reject a client certificate only now
             raise TLSFailed(f"TLS failed with the HTTP proxy: {cause}") from cause
         raise ProxyFailed("the HTTP proxy closed the connection") from cause
     except NotHTTP as error:

@@ -50,7 +50,7 @@ CHUNK = 2**12
 _SWITCHING_PROTOCOLS = 101
 
 _TLS_ALERT = b"\x15\x03"
-"""How the answer of a TLS server to plain text begins (RFC 8446, section 5.1)."""
+"""The beginning of a TLS server's answer to plain text (RFC 8446, section 5.1)."""
 
 MAX_INTERIM = 16
 """Maximum number of interim responses (1xx) before a response."""
@@ -125,7 +125,7 @@ class _Message:
     __slots__ = ("body", "complete", "head_complete", "headers", "phrase", "received", "target")
 
     def __init__(self) -> None:
-        self.received = bytearray()  # the head as it arrives, and what follows it
+        self.received = bytearray()  # the head as it arrives, and the bytes that follow it
         self.target = b""
         self.phrase = b""
         self.headers: list[str] = []  # alternating names and values; the parser checks them
@@ -277,7 +277,7 @@ def _origin_form(target: str, headers: Headers) -> str:
 
 
 async def _has_request_line(stream: ByteIO, received: bytearray, max_size: int) -> bool:
-    """Wait for the rest of the request line; return whether it is valid, whatever its method."""
+    """Wait for the rest of the request line; return whether it is valid with any method."""
     while len(received) < max_size and _begins_request_line(received):
         data = await stream.receive_some(CHUNK)
         if not data:
@@ -407,7 +407,7 @@ async def read_response(
         if reader.message.received.startswith(_TLS_ALERT):
             raise InvalidHandshake("the server expects TLS: use a wss:// URL") from None
         if (reader.message.phrase or reader.message.headers) and reader.status >= 200:
-            # The status is known, though the framing is invalid.
+            # The status is known, although the framing is invalid.
             raise _refused(reader.parser, reader.message) from error
         raise InvalidHandshake(f"the response cannot be read: {error}") from None
     parser, message = reader.parser, reader.message
@@ -463,7 +463,7 @@ async def _read_body(
     deadline: float,
 ) -> None:
     """Read a body within the limits; stop at any error."""
-    # Some of the time is reserved, so that the deadline does not hide the status.
+    # Some time is reserved, so that a timeout does not replace the status.
     left = 0.9 * (deadline - trio.current_time())
     with (
         trio.move_on_after(max(0, min(BODY_TIMEOUT, left))),

@@ -91,7 +91,7 @@ def _bind(bound: socket.socket, address: tuple[Any, ...]) -> None:
 
 def _prepare(bound: socket.socket, *, reuse_port: bool) -> None:
     if sys.platform != "win32":
-        # Without it a restarted server could not listen again for a minute.
+        # Without this option, a restarted server could not listen again for a minute.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if reuse_port:
         if not hasattr(socket, "SO_REUSEPORT"):
@@ -307,7 +307,7 @@ def describe_peer(stream: trio.abc.Stream) -> str:
 
 
 def format_peer(name: tuple[Any, ...] | str | None) -> str:
-    """Format what :func:`peer_name` has returned.
+    """Format the return value of :func:`peer_name`.
 
     Args:
         name: the address; the result is "" for an unknown one.

@@ -1,7 +1,7 @@
 """The opening handshake of a server: negotiating an upgrade, and the transport that performs it.
 
 Negotiation (RFC 6455, section 4.2) is the same for all transports. A :class:`ServerTransport` then
-creates a link, which responds with 101 and speaks WebSocket on the stream.
+creates a link, which responds with 101 and uses the stream for WebSocket frames.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Origins: TypeAlias = Sequence[str | re.Pattern[str] | None]
 SelectSubprotocol: TypeAlias = Callable[[Request, Sequence[str]], str | None]
 """Called with the request and the offered subprotocols; returns one of these, or None."""
 
-# At level DEBUG the library logs complete headers, including credentials.
+# At level DEBUG, the library logs complete headers, including credentials.
 SILENT = logging.Logger("trioglock.handshake")  # noqa: LOG001 - deliberately has no parent
 SILENT.disabled = True
 
@@ -126,7 +126,7 @@ class Upgrade:
 
 
 class ServerTransport(ABC):
-    """Turns the streams of clients into links."""
+    """Creates links on the streams of clients."""
 
     compresses: bool = True
     """Whether permessage-deflate can be negotiated."""
@@ -278,7 +278,7 @@ def _format_date(seconds: int) -> str:
 
 
 SERVER_BITS = 12
-"""The default window of both sides on a server: with 15, each client would take more memory."""
+"""The default window of both sides on a server. With 15, each client would take more memory."""
 
 
 @lru_cache(maxsize=32)
@@ -329,7 +329,7 @@ def _accept_extensions(header: str, settings: Deflate, accepted: list[Extension]
 
 
 def _accept_any(received: ReceivedRequest, options: UpgradeOptions) -> _Accepted:
-    """Let the library accept a request, or refuse it."""
+    """Let the library accept or refuse a request."""
     request = received.request
     select = options.select_subprotocol
 

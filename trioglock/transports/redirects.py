@@ -62,8 +62,8 @@ def _redirected(
     if (old.secure, old.host, old.port) == (new.secure, new.host, new.port):
         url = _with_user_info_of(options.url, url)
         return parse_url(url), replace(options, url=url)
-    # Another origin must receive neither credentials nor the Host header. It is not possible to
-    # check whether the ssl_context holds a client certificate.
+    # Another origin must receive neither credentials nor the Host header. Whether the ssl_context
+    # contains a client certificate cannot be checked.
     headers = options.additional_headers
     secret = [name for name in headers if is_secret(name)]
     names = options.subprotocols

@@ -1,4 +1,4 @@
-"""TLS on any stream: on the socket itself if there is one, else with ``trio.SSLStream``."""
+"""TLS on any stream: directly on the socket if there is one, otherwise with ``trio.SSLStream``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wrap_tls(
     server_side: bool = False,
     server_hostname: str | None = None,
 ) -> TLSSocketIO | trio.SSLStream[trio.abc.Stream]:
-    """Prepare TLS on an open stream: on the socket if it has one, else with ``trio.SSLStream``.
+    """Prepare TLS on an open stream: directly on its socket, or else with ``trio.SSLStream``.
 
     Args:
         stream: the stream.
@@ -29,7 +29,7 @@ def wrap_tls(
         server_hostname: the name for SNI and for checking the server's certificate.
 
     Raises:
-        ssl.SSLError, ValueError: the settings do not fit the role or the name.
+        ssl.SSLError, ValueError: the settings do not match the role or the name.
     """
     if os.name == "posix" and stream.__class__ is trio.SocketStream:
         return TLSSocketIO(
@@ -58,7 +58,7 @@ def peer_certificate(stream: object) -> Certificate:
     return None, None
 
 
-# Alerts that do not concern the TLS handshake itself.
+# Alerts that are not about the TLS handshake itself.
 _NO_VERDICT = ("TLSV1_ALERT_INTERNAL_ERROR", "TLSV1_ALERT_USER_CANCELLED")
 
 

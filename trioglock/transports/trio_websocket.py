@@ -250,7 +250,7 @@ class _CountingStream:
 
 def _closing_event(reason: CloseReason) -> Close | Violation:
     text = reason.reason or ""
-    # The codes that a peer has sent are enum members. This library may be the peer's, too.
+    # Codes from a peer are enum members. The peer may also use this library.
     is_own = type(reason.code) is int
     if is_own and reason.code == 1009 and text.startswith("Exceeded maximum message size"):
         return Violation(1009, too_large(int(text.split()[-2])))
@@ -319,8 +319,8 @@ class _ClientLink(_TrioWebsocketLink):
 class _ClientStream(_CountingStream):
     """Reads the response to the handshake itself and passes only a 101 to the library.
 
-    The library would wait indefinitely for a peer that is gone, and lose the reason for a refusal.
-    Our errors propagate through its tasks.
+    The library would wait indefinitely for a peer that has disconnected, and lose the reason for a
+    refusal. Our errors propagate through its tasks.
     """
 
     def __init__(self, inner: trio.abc.Stream, deadline: float, options: DialOptions) -> None:

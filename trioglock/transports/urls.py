@@ -68,7 +68,7 @@ class WebSocketURL:
 
     secure: bool
     host: str
-    """What to connect to: a name, perhaps with a final dot, or an address, perhaps with a zone."""
+    """The host: a name (possibly with a final dot) or an address (possibly with a zone)."""
     port: int
     target: str
     """The path and the query as they are sent."""
@@ -147,7 +147,7 @@ def parse_url(url: str) -> WebSocketURL:
     """Parse a ``ws://`` or ``wss://`` URL.
 
     Raises:
-        InvalidURL: the URL cannot be used; the message says why, without the URL's secrets.
+        InvalidURL: the URL cannot be used; the message states why, without the URL's secrets.
     """
     if not isinstance(url, str):
         raise InvalidURL(f"a URL must be a str, not {type(url).__name__}")
@@ -288,7 +288,7 @@ def normalize_host(host: str) -> str:
 
 
 def _encode_name(name: str) -> str:
-    # Only labels that are not ASCII: others may contain underscores, which IDNA forbids.
+    # Only labels that are not ASCII, because others may contain underscores, which IDNA forbids.
     try:
         mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
         labels = [
@@ -363,7 +363,7 @@ def normalize_origin(origin: str) -> str:
     """Normalize an origin to the form in which browsers send it (RFC 6454, section 6.2).
 
     Raises:
-        ValueError: no browser sends it; the message says why.
+        ValueError: no browser sends it; the message states why.
     """
     if origin in ("null", "file://"):
         return origin

@@ -1,11 +1,11 @@
 """Access rules: who may connect, open the page, watch, and publish.
 
 Any page on the internet may open a WebSocket to a server on the user's own machine, and the page's
-host name may resolve to that machine (DNS rebinding). Browsers reveal both: ``Origin`` names the
-page, ``Host`` the name in the address bar. On a loopback address, pages from elsewhere may connect
-only if their Origin is allowed. A request to open the page, watch or publish is always refused if
-its Origin is foreign. Without a token, it is also refused if its Host is neither a loopback address
-nor a name of this server.
+host name may resolve to that machine (DNS rebinding). Browsers reveal both: ``Origin`` identifies
+the page, and ``Host`` contains the name in the address bar. On a loopback address, pages from
+elsewhere may connect only if their Origin is allowed. A request to open the page, watch or publish
+is always refused if its Origin is foreign. Without a token, it is also refused if its Host is
+neither a loopback address nor a name of this server.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class AccessRules:
         self._page_hosts = frozenset(map(_normalize, page_hosts))
 
     def refuse_client(self, request: Request) -> Response | None:
-        """The response to a request that may not connect because of its Origin; None if it may."""
+        """Return the response to a request whose Origin may not connect; None if it may."""
         values = request.headers.get_all("Origin")
         if not values or ANY_ORIGIN in self._origins or not (self._is_local or self._origins):
             return None
@@ -121,7 +121,7 @@ class AccessRules:
         return Response(403, "pages from this origin are refused; see --origin\n")
 
     def refuse_page(self, request: Request) -> Response | None:
-        """The response to a request that may not open the page or watch; None if it may."""
+        """Return the response to a request that may not open the page or watch; None if it may."""
         if not self.has_page:
             return Response(404, "this server has no page\n")
         if not self._is_page_host(_host(request)):
@@ -129,7 +129,7 @@ class AccessRules:
         return _refuse_origin(request)
 
     def refuse_publisher(self, request: Request) -> Response | None:
-        """The response to a request that may not publish; None if it may."""
+        """Return the response to a request that may not publish; None if it may."""
         if not self.allows_publishing:
             return Response(403, "publishing is disabled: the server has no --publish-token\n")
         refusal = _refuse_origin(request)

@@ -39,8 +39,8 @@ HEADERS = {
 class Endpoints(HandshakeTarget):
     """A target for :func:`trioglock.serve` that adds the page and publishers to a hub.
 
-    Pages and publishers identify themselves by their subprotocol. All other clients are browsers
-    of the hub, whatever their path.
+    Pages and publishers identify themselves by their subprotocol. All other clients are browsers of
+    the hub, regardless of their path.
 
     Args:
         hub: an open hub.

@@ -1,9 +1,11 @@
-"""The Sockets of publishers and of pages. Both handle requests to publish; pages show all messages.
+"""The Sockets of publishers and of pages.
+
+Both handle requests to publish; pages also show all messages.
 
 A request to publish is ``{"channel": "news", "data": "hello"}``, with ``"base64"`` instead of
 ``"data"`` for binary data. It may contain the name of the ``"hub"`` and a ``"token"``. The response
 is ``{"published": true, "delivered": 3}``, with null if the number is unknown, or
-``{"published": false, "error": "..."}``. A page gets all published messages, as JSON frames:
+``{"published": false, "error": "..."}``. A page receives all published messages, as JSON frames:
 
 * ``{"hello": {...}}``: once, about the server;
 * ``{"events": [...], "dropped": 0}``: messages and gaps, and the number of discarded messages;
@@ -78,7 +80,7 @@ FIELDS = frozenset({"channel", "data", "base64", "hub", "token"})
 
 
 class InvalidRequest(Exception):
-    """A request cannot be published; the message says why."""
+    """A request cannot be published; the message states why."""
 
 
 class PublishingSocket(Socket[None]):
@@ -149,7 +151,7 @@ def _parse_data(request: dict[str, Any]) -> Data:
 
 
 def check_channel(channel: object) -> str | None:
-    """The reason why this is not a valid channel to publish on; None if it is."""
+    """Return the reason why messages cannot be published on this channel; None if they can."""
     if not isinstance(channel, str):
         return "a channel must be a string"
     if len(channel) > MAX_CHANNEL:
@@ -340,7 +342,7 @@ def _encode_events(contents: Iterable[dict[str, object]], dropped: int) -> Itera
 
 
 def _shorten(event: Message | Gap) -> dict[str, object]:
-    """An event as JSON, with as much of its payload as a page shows."""
+    """Return an event as JSON, with only the part of its payload that a page shows."""
     if isinstance(event, Gap):
         return {"gap": event.seconds} | ({"id": event.id} if event.id else {})
     content: dict[str, object] = {"channel": event.channel}

@@ -24,7 +24,7 @@ HIGH, LOW = 2**18, 2**16
 # receive() joins this many fragments early, because a fragment of one byte takes 200 bytes.
 JOIN = 1024
 
-# The memory of an object in addition to its data, so that tiny fragments are bounded, too.
+# The memory of an object in addition to its data, so that tiny fragments are also bounded.
 OVERHEAD = 128
 
 
@@ -66,15 +66,15 @@ class FragmentQueue(ReceiveQueue):
         emitter: EventEmitter,
     ) -> None:
         super().__init__(None, "wait", ignore, emitter)
-        self.pause_at: float = -1  # the reader always asks for `full`
+        self.pause_at: float = -1  # the reader always checks ``full``
         self.block: Fragments | None = None
         """The block that is receiving a message; other receivers wait for its end."""
         self._fragments: deque[Fragment | None] = deque()  # None: the link ended within a message
         self._size = 0  # of the fragments, with their overhead
         self._arriving = False  # the last fragment was not final
-        self._skipping = False  # nothing needs the rest of the message that is arriving
+        self._skipping = False  # the rest of the arriving message is discarded
         self._closing = False
-        self._discarding = False  # nothing needs the messages that are still arriving
+        self._discarding = False  # messages that are still arriving are discarded
         self._ending = False  # no more fragments arrive
         self._joined: list[Fragment] = []  # taken for receive()
         self._joined_early = 0  # the number of those that were joined early
@@ -95,7 +95,7 @@ class FragmentQueue(ReceiveQueue):
             self._skipping = self._arriving = not fragment.final
             return
         if self._discarding or (self._closing and self.full):
-            # The rest of a message that has begun is missing, too.
+            # The rest of a message that has begun is also missing.
             self._discarding = True
             if fragment.final:
                 self.drop([fragment])
@@ -134,11 +134,11 @@ class FragmentQueue(ReceiveQueue):
     # The receivers' side.
 
     def wake(self) -> None:
-        """Wake all receivers, which then check what has changed."""
+        """Wake all receivers, which then check the new state."""
         self._readers.unpark_all()
 
     def notify(self) -> None:
-        # Wake all receivers: a waiting block cannot take what a hook delivers.
+        # Wake all receivers, because a waiting block cannot take a message that a hook delivers.
         self.wake()
 
     async def park(self) -> None:

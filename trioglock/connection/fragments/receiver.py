@@ -20,10 +20,10 @@ class Fragments:
     Entering the block waits for the beginning of a message. Iterate once to receive the message.
     Leaving the block before the end discards the rest of the message.
 
-    The fragments are not always those of the peer: a large frame is delivered in pieces as it
-    arrives. A fragment is at most 64 KiB long, and at most ``max_size`` bytes unless it is a single
-    character. Text is split between characters. Fragments are never empty, and an empty message
-    has none.
+    The fragments may differ from those that the peer sent: a large frame is delivered in pieces as
+    it arrives. A fragment is at most 64 KiB long, and at most ``max_size`` bytes unless it is a
+    single character. Text is split between characters. Fragments are never empty, and an empty
+    message has none.
 
     Raises:
         ConnectionClosed: the connection closed before the message, or within it.

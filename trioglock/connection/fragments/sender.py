@@ -26,7 +26,7 @@ __all__ = ["OutgoingMessage", "send_fragments"]
 
 
 class OutgoingMessage:
-    """The state of a message whose fragments pass through the send queue.
+    """The state of a message whose fragments are sent through the send queue.
 
     Args:
         on_end: called when the queue no longer holds back data for this message.

@@ -26,8 +26,7 @@ from ..writer import Writer
 __all__ = ["LinkHeartbeat", "Pings", "ReadPause"]
 
 MAX_UNANSWERED = 1000
-"""Maximum number of pings without a pong; when it is exceeded, the heartbeat's oldest ping is
-forgotten."""
+"""Maximum number of pings without a pong; beyond it, the oldest heartbeat ping is discarded."""
 
 
 class Pings:
@@ -107,7 +106,7 @@ class Pings:
             self._sent.pop(payload, None)
 
     def fail_all(self) -> None:
-        """Forget all pings and wake their waiters: the link has ended."""
+        """Discard all pings and wake their waiters: the link has ended."""
         self._sent = None
         self._message_sent_at = None
         self._waiters.unpark_all()

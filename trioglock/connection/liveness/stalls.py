@@ -32,8 +32,8 @@ class StallWatch:
 
     Silence counts from the latest of these times: the last data, the end of a pause of the reader,
     and the time since which every check has found that silence is abnormal. It does not count while
-    ``send_rate`` delays the first message of the link, because a peer may send nothing before it is
-    asked to.
+    ``send_rate`` delays the first message of the link, because a peer may send no data before it
+    receives a request.
 
     Args:
         link: the link.
@@ -127,7 +127,7 @@ class StallWatch:
     def _end_of_silence(self, now: float, due: float) -> float:
         """Return when the link will have stalled if no data arrives by then."""
         if self._send_queue.closing:
-            return math.inf  # the close has a deadline of its own
+            return math.inf  # the close has a separate deadline
         partial, queue = self._link.partial, self._send_queue
         if (
             self._read_pause.paused
@@ -141,7 +141,8 @@ class StallWatch:
         elif not self._context.run(self._when):
             self._abnormal_since = math.inf
         elif self._abnormal_since == math.inf or now - due > self._step:
-            # After a pause of the program, it is unknown whether silence was normal meanwhile.
+            # After a pause of the program, it is unknown whether silence was normal during the
+            # pause.
             self._abnormal_since = now
         start = max(self._latest, self._abnormal_since, self._read_pause.resumed_at)
         return start + self._seconds

@@ -20,9 +20,9 @@ __all__ = ["PacedSendQueue"]
 class PacedSendQueue(SendQueue):
     """A send queue that gives messages to the writer only as fast as a :class:`Pacer` allows.
 
-    A message that has been queued owns the next free slot, so senders wait while no slot is left
-    for them. They continue one at a time, because trio may run tasks that become runnable together
-    in any order. Pings, pongs and Close frames need no slots.
+    A queued message owns the next free slot, so senders wait while no slot is left for them. They
+    continue one at a time, because trio may run tasks that become runnable together in any order.
+    Pings, pongs and Close frames need no slots.
 
     Args:
         limit: as for :class:`SendQueue`.

@@ -1,4 +1,4 @@
-"""The limiter of ``send_rate``: a strict sliding window, without I/O or a clock of its own."""
+"""The limiter of ``send_rate``: a strict sliding window, without I/O and without a clock."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Pacer:
         return self._limit - self._taken - len(times)
 
     def next_free(self, now: float) -> float | None:
-        """Return when another slot becomes free; None if that depends on the end of a write."""
+        """Return when another slot becomes free; None if this depends on the end of a write."""
         self.free(now)
         return self._times[0] + self._window if self._times else None
 
@@ -50,5 +50,5 @@ class Pacer:
         self._times.extend([now] * count)
 
     def interrupted(self, now: float) -> None:
-        """Record the end of a link: what was being written may have reached the peer."""
+        """Record the end of a link; messages being written may have reached the peer."""
         self.written(self._taken, now)

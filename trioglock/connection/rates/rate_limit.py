@@ -137,7 +137,7 @@ class RateLimiter:
         return max(0.0, self._slowed - (now - self._resumed))
 
     async def wait(self, delay: float) -> None:
-        """Wait for ``delay`` seconds or until :meth:`stop`. Reading is paused meanwhile."""
+        """Wait for ``delay`` seconds or until :meth:`stop`. Reading is paused in the meantime."""
         began = trio.current_time()
         with trio.CancelScope(deadline=began + delay) as self._waiting:
             await trio.sleep_forever()

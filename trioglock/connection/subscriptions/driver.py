@@ -103,7 +103,7 @@ class SubscriptionDriver:
         self._frames: list[tuple[PreparedMessage, list[Any]]] = []  # of this link, and their keys
         self._timer_entry: Entry | None = None
         self.is_suspect: bool = False
-        """Whether a deadline has passed, and the reader gets some more time."""
+        """Whether a deadline has passed and the reader is given some more time."""
 
     # The session.
 
@@ -172,7 +172,7 @@ class SubscriptionDriver:
     # Consumers.
 
     def join(self, queue: UpdateQueue) -> None:
-        """Add a consumer; :meth:`flush` sends what is necessary.
+        """Add a consumer; :meth:`flush` sends the necessary requests.
 
         Raises:
             ConnectionClosed: the connection is closing or closed.
@@ -188,7 +188,7 @@ class SubscriptionDriver:
         self._start_timer()
 
     def leave(self, queue: UpdateQueue) -> None:
-        """Remove a consumer; :meth:`flush` sends what is necessary."""
+        """Remove a consumer; :meth:`flush` sends the necessary requests."""
         self._queues.pop(queue, None)
         self._blocking.pop(queue, None)
         for key in queue.keys:
@@ -271,7 +271,7 @@ class SubscriptionDriver:
     # Requests.
 
     def flush(self, *, first: bool = False) -> None:
-        """Send the requests that the machine has.
+        """Send the machine's requests.
 
         Args:
             first: send them before the data that is already queued.

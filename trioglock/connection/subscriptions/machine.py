@@ -1,4 +1,4 @@
-"""Subscriptions: which keys are wanted, and what the server has confirmed, over all links.
+"""Subscriptions: the keys that are wanted, and those that the server has confirmed, over all links.
 
 :class:`Subscriptions` is the interface to a feed, which users implement.
 :class:`SubscriptionMachine` does no I/O: it takes events, such as a confirmation or the end of a
@@ -198,7 +198,7 @@ class SubscriptionMachine:
 
     @property
     def next_deadline(self) -> float:
-        """When to call :meth:`expire`; infinity if nothing is unconfirmed."""
+        """The time at which to call :meth:`expire`; infinity if no confirmation is missing."""
         return next(iter(self._deadlines.values()), math.inf)
 
     # The program.
@@ -357,7 +357,7 @@ class SubscriptionMachine:
         if state is REQUESTED:
             self._activate(key)
         elif state is ACTIVE and key in self._unclear:
-            # The first confirmation was that of the earlier subscription.
+            # The first confirmation belonged to the earlier subscription.
             self._unclear.discard(key)
             for consumer in self._keys[key].consumers:
                 consumer.interrupted(key)
@@ -384,7 +384,7 @@ class SubscriptionMachine:
             ended = state is ACTIVE
             self._fail(key, lambda: SubscriptionRefused(key, message, ended=ended))
             if key in self._unclear:
-                # The refusal may be that of an earlier request.
+                # The refusal may belong to an earlier request.
                 self._refuse(key)
             else:
                 self._forget(key)

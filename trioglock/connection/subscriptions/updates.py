@@ -230,7 +230,7 @@ class Updates(Generic[MessageT]):
         return self
 
     async def __anext__(self) -> MessageT | Gap:
-        """Return the next update or gap. A cancelled call loses nothing.
+        """Return the next update or gap. A cancelled call loses no updates.
 
         Raises:
             SubscriptionRefused, SubscriptionTimeout: a key could not be subscribed again after a

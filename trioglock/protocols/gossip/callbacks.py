@@ -267,7 +267,7 @@ class CallbackQueue:
         if names is None:
             return None
         is_list = isinstance(names, Iterable) and not isinstance(names, str)
-        players: list[Any] = list(names) if is_list else [None]  # once: it may be a generator
+        players: list[Any] = list(names) if is_list else [None]  # it may be a generator
         if not all(isinstance(name, str) and is_unicode(name) for name in players):
             raise BadHookResult(
                 f"{type(channels).__name__}.players must return a list of names, not {names!r}"

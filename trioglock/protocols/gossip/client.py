@@ -41,8 +41,8 @@ class Client:
     * all other calls raise :class:`Offline` immediately.
 
     Every call that sends an event takes a ``timeout`` in seconds, after which it raises
-    :class:`~trioglock.RequestTimeout`; with None, it waits as long as the link lasts. Any
-    number of tasks may use the client at the same time.
+    :class:`~trioglock.RequestTimeout`; with None, it waits until the link ends. Any number of tasks
+    may use the client at the same time.
     """
 
     def __init__(self, socket: GossipSocket) -> None:
@@ -173,7 +173,7 @@ class Client:
 
     async def _announce(self, event: str, name: str, timeout: float | None) -> None:
         if "players" in self._socket.state.settings.supports:
-            with suppress(Offline):  # the next heartbeat has the list of players
+            with suppress(Offline):  # the next heartbeat contains the list of players
                 await self._send(event, {"name": name}, timeout)
 
     @property
@@ -275,7 +275,7 @@ class Client:
     async def fetch_games(self, *, timeout: float | None = 10) -> None:
         """Request the details of all games immediately, before the next ``refresh_interval``.
 
-        Nothing is returned, because the server does not mark the last answer; the details are
+        The call returns None, because the server does not mark the last answer; the details are
         available from :meth:`games` and the ``game_updated`` callback.
 
         Args:

@@ -89,8 +89,8 @@ def connect(
         async with gossip.connect(client_id=..., client_secret=..., channels=MyGame()) as client:
             await client.broadcast("gossip", "Player", "Hello everyone!")
 
-    After a loss the client reconnects and authenticates again, with its current channels; the next
-    heartbeat carries its players. Leaving the block closes the connection with 1000.
+    After a loss, the client reconnects and authenticates again with its current channels; the next
+    heartbeat contains its players. Leaving the block closes the connection with 1000.
 
     Args:
         url: the URL of the network, or a function that returns it, called before every attempt.
@@ -217,7 +217,10 @@ class _Tasks:
         return tasks
 
     async def guard(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task. If it fails, cancel the body; the nursery keeps running to close cleanly."""
+        """Run a task.
+
+        If it fails, cancel the body; the nursery continues to run, to close cleanly.
+        """
         try:
             await task()
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - raised later
@@ -225,7 +228,7 @@ class _Tasks:
             self.body.cancel()
 
     async def connect(self) -> None:
-        """Keep the connection open until it ends permanently, and raise the reason."""
+        """Keep the connection open until it ends permanently, and raise the cause."""
         async with self._connection as connection:
             await connection.wait_closed()
             if self._closing:
@@ -233,7 +236,7 @@ class _Tasks:
             refusal = self._socket.state.refusal
             if refusal is not None:
                 raise AuthenticationFailed(f"refused by the server: {refusal}")
-            await connection.receive()  # raises the reason for closing: nothing is ever delivered
+            await connection.receive()  # raises, because no messages are delivered
 
     async def call_callbacks(self) -> None:
         """Call the callbacks, and send the events that they return."""

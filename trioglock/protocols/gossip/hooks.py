@@ -209,7 +209,7 @@ class GossipSocket(EventSocket[None]):
             raise Offline("the link was lost" if lost else f"the client is {status.value}")
 
     async def send_messages(self, messages: list[dict[str, Any]]) -> None:
-        """Send messages over the current link, or not at all.
+        """Send messages over the current link only.
 
         Raises:
             Offline: the link has ended.

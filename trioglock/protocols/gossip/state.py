@@ -376,7 +376,7 @@ def game_status(event: Event, state: ClientState) -> Transition:
     if not event.get("payload"):
         return (), state  # no game is online
     game = parse_game(get_payload(event))
-    # The callback gets its own copy, which it may change.
+    # The callback receives its own copy, which it may change.
     state = replace(state, games=state.games.add(game.game, copy_game(game)))
     return (Notify("games", "game_updated", (game,)),), state
 

@@ -67,7 +67,7 @@ class BatchResult:
             self._is_done = True
 
     def _end(self, request: PendingRequest, error: Exception) -> None:
-        """Take a response that has arrived; otherwise fail with ``error``."""
+        """Take a response that has arrived, or fail with ``error``."""
         if self._is_done:
             return
         self._is_done = True
@@ -130,11 +130,11 @@ class Batch:
         Raises:
             RequestTimeout: a response did not arrive in time.
             RequestLost: the network connection ended before all responses had arrived.
-            UsageError: the batch is empty or has been sent before.
-            ConnectionClosed, EncodeError, UsageError, InvalidOption: see :meth:`Peer.request`.
+            UsageError: the batch is empty or has already been sent. ConnectionClosed, EncodeError,
+            UsageError, InvalidOption: see :meth:`Peer.request`.
 
-        The results whose responses have arrived are available even then; the others raise the same
-        exception.
+        Even then, results whose responses have arrived are available; the other results raise the
+        same exception.
         """
         check_seconds("timeout", timeout)
         if not self._messages:
@@ -162,14 +162,14 @@ class Batch:
         if not requests:
             await connection.send(self._messages)
             return
-        # The first request ends the wait for the send queue if the link is lost.
+        # If the link is lost, the first request ends the wait for the send queue.
         send = partial(requests[0].send, connection, self._messages)
         await self._results[0]._wait(requests[0], send)  # noqa: SLF001 - of this module
         for result, request in zip(self._results[1:], requests[1:], strict=True):
             await result._wait(request)  # noqa: SLF001
 
     def _time_out(self, requests: list[PendingRequest], timeout: float | None) -> None:
-        """Take the responses that have arrived; raise RequestTimeout unless these are all."""
+        """Take the responses that have arrived; raise RequestTimeout if any are missing."""
         assert timeout is not None
         late: RequestTimeout | None = None
         for result, request in zip(self._results, requests, strict=True):

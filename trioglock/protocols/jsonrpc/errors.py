@@ -28,13 +28,13 @@ METHOD_NOT_FOUND = -32601
 """The method does not exist (section 5.1)."""
 
 INVALID_PARAMS = -32602
-"""The parameters do not fit the method (section 5.1)."""
+"""The parameters do not match the method (section 5.1)."""
 
 INTERNAL_ERROR = -32603
 """The method raised an unexpected exception (section 5.1)."""
 
 TOO_MANY_REQUESTS = -32000
-"""Too many requests are waiting; one of the codes for servers (section 5.1)."""
+"""Too many requests are waiting; one of the codes reserved for servers (section 5.1)."""
 
 NO_DATA: Any = object()
 

@@ -59,7 +59,7 @@ class Outcome:
     """A response (section 5).
 
     Args:
-        id: the identifier of the request; None if the peer could not read it.
+        id: the identifier of the request; None if the peer could not read the identifier.
         result: the result, unless there is an error.
         error: the error, or None.
     """
@@ -92,7 +92,7 @@ def parse(message: Any) -> Call | Notification | Outcome:
 
 
 def is_response(message: Any) -> bool:
-    """Whether a decoded message is meant as a response."""
+    """Whether a decoded message is intended as a response."""
     return (
         isinstance(message, dict)
         and "method" not in message
@@ -111,7 +111,7 @@ def _parse_response(message: dict[str, Any]) -> Outcome:
             return Outcome(
                 message.get("id"), error=RPCError(code, text, error.get("data", NO_DATA))
             )
-    # The request has failed, although the reason is unreadable.
+    # The request has failed, but the reason cannot be read.
     return Outcome(message.get("id"), error=RPCError(0, "an error of unknown form", error))
 
 

@@ -56,7 +56,7 @@ class Methods:
             call_id: the identifier of the request; ``NO_DATA`` for a notification.
 
         Raises:
-            RPCError: there is no such method, or the parameters do not fit.
+            RPCError: there is no such method, or the parameters do not match it.
         """
         if call.method not in self._methods:
             raise RPCError(METHOD_NOT_FOUND, "Method not found")
@@ -116,10 +116,11 @@ class BoundCall:
             raise self._failure(error) from None
 
     def _failure(self, error: Exception) -> RPCError:
-        # The error of a request that the method itself has sent is not meant for its caller.
+        # The error response to a request that the method itself has sent is not intended for its
+        # caller.
         if isinstance(error, RPCError) and error.reply is None:
             return error
-        # The peer must not learn the details.
+        # The peer must not receive the details.
         _logger.error("the method %r raised an exception", self.method, exc_info=error)
         return RPCError(INTERNAL_ERROR, "Internal error")
 

@@ -67,23 +67,23 @@ class Peer(EventSocket[None]):
 
         serve(lambda: Peer({"subtract": subtract}), "127.0.0.1", 8765)
 
-    Parameters are passed by position or by name; those that do not fit the function are refused. A
-    plain function is called immediately and must not block; an ``async def`` runs in a task, which
-    is cancelled if the link ends. Both may raise :class:`RPCError` to choose the response; any
-    other exception is logged and answered with the code -32603, without details.
+    Parameters are passed by position or by name; parameters that do not match the function are
+    refused. A plain function is called immediately and must not block; an async function runs in a
+    task, which is cancelled if the link ends. Both may raise :class:`RPCError` to choose the
+    response; any other exception is logged and answered with the code -32603, without details.
 
-    A notification calls the method of the same name, if there is one, and is otherwise delivered
-    as a :class:`Notification` to the receivers of the connection.
+    A notification calls the method of the same name; if there is none, it is delivered as a
+    :class:`Notification` to the receivers of the connection.
 
     Args:
         methods: the functions that the other side may call, by name.
         codec: by default :class:`~trioglock.codecs.JSON`.
-        max_concurrent: the number of async methods that may run at the same time.
-        max_waiting: the number of calls to async methods that may wait for another one to end.
+        max_concurrent: the maximum number of async methods that run at the same time.
+        max_waiting: the maximum number of calls to async methods that wait for another one to end.
             Further requests are refused with the code -32000, and further notifications are
             dropped.
-        max_batch: the number of calls that one message may contain. A larger batch is refused with
-            the code -32600, because its calls and responses would delay all other connections.
+        max_batch: the maximum number of calls in one message. A larger batch is refused with the
+            code -32600, because its calls and responses would delay all other connections.
 
     Raises:
         InvalidOption: an argument is invalid.
@@ -212,7 +212,7 @@ class Peer(EventSocket[None]):
         return None if reply is None else Reply(reply), state
 
     def _receive(self, part: Any, responses: Responses) -> Notification | None:
-        """Handle one message; return a notification that is to be delivered.
+        """Handle one message; return a notification if it has to be delivered.
 
         Raises:
             RPCError: the message is invalid.
@@ -244,7 +244,7 @@ class Peer(EventSocket[None]):
         """Handle a response for which no request is waiting."""
         # bool is a subclass of int.
         if response.id.__class__ is int and 0 < response.id <= self._last_ref:
-            # Its request has timed out, been cancelled, or already been answered.
+            # Its request has timed out, was cancelled, or has already been answered.
             _logger.debug("a late response was dropped: %s", shorten(part))
         else:
             self.invalid.note(ValueError("a response without a request"), part)
@@ -252,7 +252,7 @@ class Peer(EventSocket[None]):
     # Async methods.
 
     def _start(self, bound: BoundCall, responses: Responses) -> None:
-        """Run an async method in a task, now or when another one has ended.
+        """Run an async method in a task, now or as soon as another one has ended.
 
         Raises:
             RPCError: too many are waiting.
@@ -302,7 +302,7 @@ class Peer(EventSocket[None]):
         return Reply(self.codec.encode(make_error(None, error)))
 
     def _encode(self, responses: Responses) -> Data | None:
-        """Encode the responses to a message; None while calls are running or if it has none."""
+        """Encode the responses to a message; None if there are none, or while calls are running."""
         taken = responses.take()
         if not taken:
             return None
@@ -339,7 +339,7 @@ class Responses:
         self._responses: list[tuple[dict[str, Any], str]] = []
 
     def add(self, response: dict[str, Any] | None, method: str = "") -> None:
-        """Add the response to one call; None for a call that has none.
+        """Add the response to one call; None for a call without a response.
 
         Args:
             response: the response.

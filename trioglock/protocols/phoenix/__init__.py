@@ -1,4 +1,4 @@
-"""Phoenix Channels, protocol 2.0.0, with an awaitable and a callback interface."""
+"""A client for Phoenix Channels 2.0.0, with awaited calls or callbacks."""
 
 from .callbacks import ChannelClient, ChannelTransport, Connect, DeferredReply
 from .channel import Channel, ChannelStatus

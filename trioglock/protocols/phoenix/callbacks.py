@@ -1,4 +1,4 @@
-"""The callbacks of ``run()``, their results, and the transport that they send with.
+"""The callbacks of ``run()``, their results, and the transport with which they send.
 
 The interface follows ``Phoenix.Channels.GenSocketClient`` (phoenix_gen_socket_client for Elixir):
 your callbacks decide when to connect, which topics to join, and whether to rejoin.
@@ -54,7 +54,7 @@ class Connect:
     delay: float = 0
 
     def __repr__(self) -> str:
-        # Params often contain credentials, and reprs of functions may contain them.
+        # Params often contain credentials, as may the reprs of functions.
         url = repr(redact_url(self.url)) if isinstance(self.url, str) else _hide(self.url)
         return f"Connect(url={url}, params={_hide(self.params)}, delay={self.delay!r})"
 
@@ -74,7 +74,7 @@ Result: TypeAlias = Connect | Stop | None
 
 
 class DeferredReply:
-    """A reply that is given later: return it from ``handle_call`` in place of the reply.
+    """A reply that is provided later. Return it from ``handle_call`` in place of the reply.
 
     ::
 
@@ -97,13 +97,13 @@ class DeferredReply:
         self._error: Exception | None = None
 
     def set(self, value: Any) -> None:
-        """Let the call return ``value``; no-op if it already has a result."""
+        """Let the call return ``value``; does nothing if the call already has a result."""
         if not self._done.is_set():
             self._value = value
             self._done.set()
 
     def fail(self, error: Exception) -> None:
-        """Let the call raise ``error``; no-op if it already has a result."""
+        """Let the call raise ``error``; does nothing if the call already has a result."""
         if not self._done.is_set():
             self._error = error
             self._done.set()
@@ -262,7 +262,9 @@ def _sent_ref(effects: Iterable[Effect]) -> str:
 
 
 class ChannelClient(Generic[StateT]):
-    """The callbacks of :func:`run`. Override what you need; each may be ``def`` or ``async def``.
+    """The callbacks of :func:`run`.
+
+    Override those that you need; each may be ``def`` or ``async def``.
 
     Callbacks run one at a time, in the order of the events, and each receives the state that the
     previous one returned. Unless documented otherwise, a callback returns ``(result, state)``. The
@@ -328,7 +330,9 @@ class ChannelClient(Generic[StateT]):
     def handle_channel_closed(
         self, topic: str, payload: Any, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the channel of ``topic`` was closed, crashed or left. You may join it again.
+        """Called when the channel of ``topic`` has been closed, has crashed or was left.
+
+        You may join it again.
 
         ``payload`` is that of the message that ended it; for ``transport`` and ``state`` see
         :meth:`handle_connected`.
@@ -357,7 +361,7 @@ class ChannelClient(Generic[StateT]):
     def handle_timeout(
         self, topic: str, ref: str, transport: ChannelTransport, state: StateT
     ) -> Maybe[tuple[Result, StateT]]:
-        """Called when the push on ``topic`` that returned ``ref`` got no reply in time.
+        """Called when the push on ``topic`` that returned ``ref`` received no reply in time.
 
         Not every event has a reply. For ``transport`` and ``state`` see :meth:`handle_connected`.
         """

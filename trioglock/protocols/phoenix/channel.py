@@ -33,7 +33,7 @@ class ChannelStatus:
 
     Args:
         joined: whether the channel is joined.
-        join_count: the number of joins. If it has grown, messages may have been missed.
+        join_count: the number of joins. If it has increased, messages may have been missed.
         response: the server's response to the latest join.
         error: why the channel is not joined, or why it has ended; None if it is joined, was left,
             or was closed by the server.
@@ -145,12 +145,12 @@ class ChannelQueue:
         self._changed()
 
     def on_interrupted(self, cause: Exception) -> None:
-        """Record that the channel is not joined now, but will be joined later."""
+        """Record that the channel is not joined at the moment, but will be joined again."""
         self.last_error = cause
         self._changed()
 
     def on_ended(self, cause: Exception | None) -> None:
-        """Record the end and wake every waiting task."""
+        """Record the end and wake up every waiting task."""
         self.ended, self.cause = True, cause
         self._answered.set()
         self._receivers.unpark_all()
@@ -251,12 +251,12 @@ class Channel:
 
     @property
     def join_count(self) -> int:
-        """The number of joins. If it grows, messages may have been missed."""
+        """The number of joins. If it increases, messages may have been missed."""
         return self._queue.join_count
 
     @property
     def last_error(self) -> Exception | None:
-        """Why the channel is not joined now: a crash, a refusal or a lost connection."""
+        """Why the channel is not joined at the moment: a crash, a refusal or a lost connection."""
         return self._queue.last_error
 
     def watch(self) -> AsyncIterator[ChannelStatus]:
@@ -270,9 +270,9 @@ class Channel:
                 else:
                     show_offline(status.error)
 
-        The first status is the current one; then a status follows each change. A slow loop gets
-        only the latest status. The loop ends after the status with ``ended``. It raises no errors;
-        :meth:`receive` raises them.
+        The first status is the current one; then a status follows each change. A slow loop receives
+        only the latest status. The loop ends after the status with ``ended``. It does not raise
+        errors; :meth:`receive` does.
         """
         return _Statuses(self._queue)
 
@@ -310,7 +310,7 @@ class Channel:
             timeout: total seconds to wait; by default the channel's timeout.
 
         Returns:
-            The reply, whatever its status.
+            The reply, with any status.
 
         Raises:
             PushTimeout: no reply arrived in time. Not every event has a reply; see :meth:`send`.
@@ -352,9 +352,7 @@ class Channel:
         return self.topic, event, {} if payload is None else copy_payload(payload), seconds
 
     async def leave(self, payload: Payload = None, *, timeout: float | None = None) -> None:
-        """Leave the topic and wait for the server's answer.
-
-        It does nothing if the channel has ended.
+        """Leave the topic and wait for the server's answer. Does nothing if the channel has ended.
 
         Args:
             payload: a JSON value or a bytes-like object, which Phoenix itself ignores; by default

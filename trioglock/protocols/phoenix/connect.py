@@ -142,7 +142,7 @@ def _message_heartbeat(heartbeat: PhoenixHeartbeat, hooks: PhoenixHooks) -> Mess
         try:
             return heartbeat.is_answer(hooks.decode(frame))
         except ValueError:
-            return False  # handle_receive reports it
+            return False  # handle_receive reports the heartbeat
 
     return MessageHeartbeat(message=lambda: hooks.encode(heartbeat.next()), is_answer=is_answer)
 
@@ -212,7 +212,7 @@ def socket_url(url: str, params: Params | None) -> str:
         encoded = urlencode([*_flatten(params)], quote_via=quote)
     except UnicodeEncodeError:
         raise InvalidOption("a param in the URL is not valid Unicode") from None
-    # The query of the URL is kept as it is written.
+    # The query of the URL is not changed.
     pairs = [pair for pair in f"{parts.query or ''}&{encoded}".split("&") if pair]
     versions = [pair for pair in pairs if unquote(pair.partition("=")[0]) == "vsn"]
     if any(unquote(pair) != f"vsn={VERSION}" for pair in versions):
@@ -246,7 +246,7 @@ def _pairs(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, str):
         yield name, as_text(value)
     elif isinstance(value, int | float):
-        # As in JSON, members of an enum and other subclasses are written as their numbers.
+        # As in JSON, enum members and other subclasses of numbers are written as numbers.
         yield name, (int if isinstance(value, int) else float).__repr__(value)
     else:
         kind = type(value).__name__
@@ -260,7 +260,7 @@ def _key(key: object) -> object:
 
 
 def token_subprotocols(token: str) -> tuple[str, str]:
-    """Return the subprotocols that carry ``auth_token`` (Phoenix 1.8)."""
+    """Return the subprotocols that contain ``auth_token`` (Phoenix 1.8)."""
     if not isinstance(token, str) or not token:
         raise InvalidOption("auth_token must be a non-empty str, or a function that returns one")
     try:

@@ -52,7 +52,7 @@ class AlreadyJoined(PhoenixError, RuntimeError):
 
 
 class NotJoined(PhoenixError, RuntimeError):
-    """The topic is not joined, so it cannot be left and nothing can be pushed to it."""
+    """The topic is not joined, so it cannot be left and no events can be pushed to it."""
 
 
 class InvalidMessage(PhoenixError, ValueError):
@@ -80,7 +80,7 @@ class JoinRefused(PhoenixError):
         self.response = response
 
     def __str__(self) -> str:
-        # An exception in the server: this is the reason of both Phoenix and trioglock.channels.
+        # The reason that both Phoenix and trioglock.channels send for an exception in the server.
         hint = (
             "the server failed: see its log"
             if self.response == {"reason": "join crashed"}
@@ -92,13 +92,17 @@ class JoinRefused(PhoenixError):
 
 
 class JoinTimeout(PhoenixError, TimeoutError):
-    """The server did not answer a join in time. A leave is sent in case it answers later."""
+    """The server did not answer a join in time.
+
+    A leave is sent in case the server answers later.
+    """
 
 
 class PushTimeout(PhoenixError, TimeoutError):
     """The server did not answer a push or a leave in time. A later reply is ignored.
 
-    A push that was still waiting to be sent is discarded. One that was sent may have been handled.
+    A push that was still waiting to be sent is discarded. A push that was sent may have been
+    handled.
     """
 
 

@@ -41,8 +41,8 @@ Request: TypeAlias = Callable[[], list[Effect]]
 
 RETRY_TICK = 0.01
 
-# Rounds of the scheduler in which the reader runs before a deadline counts as passed. It may have
-# been paused, and between the socket and the reader there may be a task of another library.
+# Scheduler rounds for which the reader runs before a deadline counts as passed. The reader may have
+# been paused, and a task of another library may be between the socket and the reader.
 GRACE_ROUNDS = 20
 
 MAX_GRACE = 10.0
@@ -131,7 +131,7 @@ class PhoenixHooks(Socket[None]):
             await self._cast_and_wait(partial(self.machine.tick, now))
 
     async def _catch_up(self, late: float) -> None:
-        """Handle messages that arrived in time while the program or a callback was busy."""
+        """Handle messages that arrived in time, while the program or a callback was busy."""
         mailbox = self.connection._mailbox  # noqa: SLF001 - a layer of the same package
         busy = late > RETRY_TICK or mailbox.pending > 0
         if busy:
@@ -146,7 +146,7 @@ class PhoenixHooks(Socket[None]):
                 return
 
     async def _cast_and_wait(self, request: Request) -> None:
-        """Run a request in the mailbox, after everything that is waiting there."""
+        """Run a request in the mailbox, after all waiting jobs."""
         done = trio.Event()
 
         def run() -> list[Effect]:
@@ -230,7 +230,7 @@ class ChannelHooks(PhoenixHooks):
     def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:
         effects = self.received(frame)
         if len(effects) == 1 and effects[0].__class__ is ResolvePush:
-            # The most frequent message, a reply to a push, sends nothing and adds no deadline.
+            # The most frequent message, a reply to a push, causes no frames and no deadline.
             self._resolve(effects[0])
             return None, state
         return self._reply(effects), state
@@ -238,7 +238,7 @@ class ChannelHooks(PhoenixHooks):
     def handle_disconnect(self, reason: Disconnect, state: None) -> tuple[None, None]:
         if self.machine.connected:
             self._run(self.machine.disconnect(reason))
-            # Queued frames carry the join_refs of the lost connection.
+            # Queued frames contain the join_refs of the lost connection.
             self.connection.discard_unsent()
         else:
             self._run(self.machine.connect_failed(reason))
@@ -285,7 +285,7 @@ class ChannelHooks(PhoenixHooks):
 
         def request() -> list[Effect]:
             if not self.is_joined(channel):
-                # The push is encoded later, but this call must raise the errors.
+                # The push is encoded later, but this call must raise any errors.
                 self.check(topic, event, payload)
             waiter.id, effects = self.machine.push(
                 channel, event, payload, deadline, wants_reply=wants_reply
@@ -325,7 +325,7 @@ class ChannelHooks(PhoenixHooks):
             raise
 
     def abandon(self, channel: int, timeout: float) -> None:
-        """Leave a channel now, without waiting for anything; no-op if it has ended."""
+        """Leave a channel now, without waiting; does nothing if the channel has ended."""
         if self.machine.phase(channel) is None:
             return
         for frame in self._run(self.machine.leave(channel, trio.current_time() + timeout)[1]):
@@ -337,7 +337,7 @@ class ChannelHooks(PhoenixHooks):
         return self.machine.phase(channel) is ChannelPhase.JOINED
 
     def closed_error(self) -> ConnectionClosed | None:
-        """Return how the connection ended, or None if it has not."""
+        """Return the error for a connection that has ended, or None if it has not."""
         try:
             self.connection.receive_nowait()
         except trio.WouldBlock:
@@ -435,14 +435,14 @@ class ChannelHooks(PhoenixHooks):
             del self._payload_scopes[channel]
 
     def _cancel_payload(self, channel: int) -> None:
-        """Cancel the function of an attempt that is over, so that stuck tasks don't accumulate."""
+        """Cancel the function of an ended attempt, so that stuck tasks don't accumulate."""
         scope = self._payload_scopes.pop(channel, None)
         if scope is not None:
             scope.cancel()
 
     def _use_payload(self, channel: int, attempt: int, payload: Any) -> list[Effect]:
         if channel not in self.queues:
-            return []  # the join was cancelled meanwhile
+            return []  # the join was cancelled in the meantime
         try:
             payload = self.queues[channel].add_last_id({} if payload is None else payload)
             self.check("", JOIN, payload)

@@ -77,7 +77,7 @@ class Machine:
         self.ignored: int = 0
         """The number of ignored messages: late, duplicate, from an earlier join, or unknown."""
         self._left: dict[str, str] = {}
-        """The topic of each join that was left and whose end the server has not confirmed."""
+        """The topic of each join that was left and whose end the server has not confirmed yet."""
         self._lost: Disconnect | None = None
         self._ids = itertools.count(1)
         self._refs = itertools.count(1)
@@ -92,7 +92,7 @@ class Machine:
 
     @property
     def next_deadline(self) -> float:
-        """When to call :meth:`tick`; infinity for never."""
+        """The time at which to call :meth:`tick`; infinity for never."""
         return self._timers.next
 
     @property
@@ -195,7 +195,7 @@ class Machine:
     def payload(self, number: int, attempt: int, payload: Any) -> list[Effect]:
         """Join with ``payload``, the result of :class:`GetPayload` with ``attempt``.
 
-        The result of an attempt that is over is ignored. ``number`` is the number of the channel.
+        The result of an attempt that has ended is ignored. ``number`` is the number of the channel.
         """
         channel = self._asking(number, attempt)
         if channel is None:
@@ -215,7 +215,7 @@ class Machine:
 
         Args:
             number: the number of the channel.
-            attempt: the attempt of :class:`GetPayload`; one that is over is ignored.
+            attempt: the attempt of :class:`GetPayload`; an attempt that has ended is ignored.
             error: the exception.
             now: the time in seconds.
         """
@@ -227,7 +227,7 @@ class Machine:
         return self._end(channel, error)
 
     def _asking(self, number: int, attempt: int) -> Membership | None:
-        """Return the channel with this ``number`` if ``attempt`` is not over."""
+        """Return the channel with this ``number`` if ``attempt`` has not ended."""
         channel = self._channels.get(number)
         if channel is None or channel.attempt != attempt:
             return None
@@ -312,7 +312,7 @@ class Machine:
             raise Disconnected(f"not connected, so {topic!r} cannot be used", self._lost)
 
     def withdraw(self, number: int) -> None:
-        """Forget the push with this ``number``: it is not sent, and its reply is ignored."""
+        """Withdraw the push with this ``number``: it is not sent, and its reply is ignored."""
         self._pushes.withdraw(number)
 
     # The server.
@@ -343,7 +343,7 @@ class Machine:
         return effects
 
     def _was_left(self, message: PhoenixMessage) -> bool:
-        """Whether a message was in transit when its channel was left, which is not unusual."""
+        """Whether a message was in transit when its channel was left; this is normal."""
         if message.join_ref is None:
             return message.topic in self._left.values()
         return self._left.get(message.join_ref) == message.topic
@@ -427,7 +427,7 @@ class Machine:
     def _fail_attempt(
         self, channel: Membership, cause: Exception, now: float, payload: Any = None
     ) -> list[Effect]:
-        """End a channel that was never joined; pause one that was."""
+        """End a channel that was never joined; pause any other channel."""
         delays = self._delays
         if not (channel.joined_once and delays):
             return self._end(channel, cause, payload=payload)

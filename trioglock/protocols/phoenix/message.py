@@ -40,7 +40,7 @@ PATH_END = "/websocket"
 
 SUBPROTOCOL = "phoenix"
 TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the beginning of a subprotocol
-"""Of the subprotocol that carries ``auth_token``; see "Phoenix.Socket.Transport" in Phoenix 1.8."""
+"""The prefix of the ``auth_token`` subprotocol; see "Phoenix.Socket.Transport" in Phoenix 1.8."""
 
 PHOENIX = "phoenix"
 """The topic of the heartbeat."""

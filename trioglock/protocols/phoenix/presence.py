@@ -148,7 +148,7 @@ class Presence:
 
 
 def _without(metas: list[Any], others: list[Any]) -> list[Any]:
-    """The metas whose ``phx_ref`` is not in ``others``."""
+    """Return the metas whose ``phx_ref`` is not in ``others``."""
     refs = {meta["phx_ref"] for meta in others}
     return [meta for meta in metas if meta["phx_ref"] not in refs]
 
@@ -166,7 +166,7 @@ def _entries(payload: Any) -> dict[str, Entry]:
 
 
 def _copy(value: Any) -> Any:
-    """Copy deeply, so that callbacks may change what they get."""
+    """Return a deep copy, so that callbacks may change their arguments."""
     if isinstance(value, Mapping):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, list) else value

@@ -19,7 +19,7 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 SPARE_ENTRIES = 64
 
 SENT = PushReply("sent", None)
-"""The outcome of a push that wants no reply."""
+"""The outcome of a push that does not expect a reply."""
 
 LEFT = PushReply("ok", {})
 """The outcome of a leave that the server does not have to answer."""
@@ -131,7 +131,7 @@ class Pushes:
         return effects
 
     def _send(self, push: Push) -> list[Effect]:
-        # The only place where a push gets a ref: a buffered push has none.
+        # A push gets its ref only here; a buffered push has none.
         push.ref = ref = self._new_ref()
         channel = push.membership
         message = PhoenixMessage(channel.join_ref, ref, channel.topic, push.event, push.payload)
@@ -141,7 +141,7 @@ class Pushes:
         return [SendMessage(message, push.id), ResolvePush(push.id, SENT)]
 
     def withdraw(self, number: int) -> None:
-        """Forget a push: it will not be sent, and its reply is ignored."""
+        """Withdraw a push: it will not be sent, and its reply is ignored."""
         push = self._pushes.get(number)
         if push is not None:
             self._forget(push)
@@ -194,7 +194,7 @@ class Pushes:
         return [self._resolve(push, PushTimeout(text))]
 
     def lose(self, channel: Membership, error: Callable[[], Exception]) -> list[Effect]:
-        """Fail all pushes of a channel that were sent; those in the buffer keep waiting."""
+        """Fail all pushes of a channel that were sent; buffered pushes keep waiting."""
         return [self._resolve(push, error()) for push in list(channel.sent.values())]
 
     def end(self, channel: Membership, text: str) -> list[Effect]:

@@ -1,7 +1,8 @@
 """``run()``: a client that calls callbacks.
 
 One connection serves the client from start to end. Until a callback requests a connection, the
-attempt to connect waits in :class:`_OnDemandTransport`; casts and calls are handled meanwhile.
+attempt to connect waits in :class:`_OnDemandTransport`; casts and calls are handled in the
+meantime.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class _Failure:
 
 
 class _CallbackHooks(PhoenixHooks, Generic[StateT]):
-    """Calls the callbacks for events, and turns their results into results of hooks."""
+    """Calls the callbacks for events, and converts their results to results of hooks."""
 
     state: StateT
     on_start: Callable[[], None]
@@ -278,7 +279,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
             await self.invoke(client.handle_join_error, topic, {"reason": "timeout"}, transport)
         elif isinstance(cause, ChannelCrashed) or payload is not None:
             await self.invoke(client.handle_channel_closed, topic, payload, transport)
-        # In any other case the channel was left, and the answer to the leave calls the callback.
+        # Otherwise the channel was left, and the answer to the leave calls the callback.
 
     async def _push_resolved(self, number: int, outcome: PushReply | Exception) -> None:
         transport, client = self.transport, self.client
@@ -289,7 +290,7 @@ class _CallbackHooks(PhoenixHooks, Generic[StateT]):
             await self.invoke(client.handle_timeout, push.topic, push.ref, transport)
         if push.is_leave and not self.stopped:
             await self.invoke(client.handle_channel_closed, push.topic, {}, transport)
-        # The end of a channel while a push is waiting has its own callback.
+        # A separate callback handles a channel that ends while a push is waiting.
 
 
 async def _await(returned: Any) -> Any:
@@ -327,7 +328,7 @@ class ClientHandle(Generic[StateT]):
         return self._hooks.machine.ignored + self._hooks.invalid.count
 
     def cast(self, message: Any) -> None:
-        """Queue ``message`` for ``handle_cast``; allowed everywhere, including in callbacks.
+        """Queue ``message`` for ``handle_cast``. Allowed anywhere, including in callbacks.
 
         Args:
             message: the argument of ``handle_cast``.
@@ -465,7 +466,7 @@ async def run(
     open_timeout = options.pop("open_timeout", 10)
     endpoint = _OnDemandTransport(url, params, auth_token, options, open_timeout=open_timeout)
     hooks = _CallbackHooks(client, check_serializer(serializer), timeout, endpoint)
-    # The endpoint limits its attempts itself, excluding the time that they wait to be requested.
+    # The endpoint limits its attempts itself, without the time that they wait to be requested.
     opening = open_connection(endpoint, hooks, {**options, "open_timeout": None})
     hooks.state = await _await(client.init())
     hooks.on_start = lambda: task_status.started(ClientHandle(hooks))
@@ -480,7 +481,7 @@ async def run(
             is_error = isinstance(error, Exception)
             await hooks.finish(HookError(error=error) if is_error else Aborted())
             raise
-        # A callback has stopped the client because of the failed attempt.
+        # A callback has stopped the client because the attempt failed.
         await hooks.finish(failed)
     else:
         await hooks.finish(LocalClose())

@@ -74,14 +74,15 @@ class PhoenixSocket:
         """Join a topic and wait for the server's answer.
 
         During an outage the join waits for the connection. After every crash and every lost
-        connection, the client rejoins the topic, and repeats the join until it succeeds. A call
-        that fails or is cancelled leaves nothing behind.
+        connection, the client rejoins the topic, and repeats the join until it succeeds. After a
+        call that fails or is cancelled, the topic can be joined again.
 
         Args:
             topic: the topic, such as ``"room:1"``.
             payload: the argument of the server's ``join/3``, or a function, plain or async, that
                 returns it and is called before every join, for example to fetch a fresh token. An
-                async function runs in a background task and is cancelled when its attempt is over.
+                async function runs in a background task and is cancelled when its attempt has
+                ended.
             timeout: seconds for the join, including outages; also the default for pushes and the
                 limit for each later join.
             max_queue: maximum number of messages waiting to be received; None for no limit.
@@ -91,8 +92,9 @@ class PhoenixSocket:
             presence: the presence to keep in sync; presence messages are not queued.
             id_field: the field with the ids of events, if the server keeps a history as
                 :class:`trioglock.channels.History` does. A rejoin adds ``{"after": id}`` with the
-                newest id to the payload, which must be a dict, so that the channel receives what it
-                has missed. If that is incomplete, :attr:`Channel.response` contains ``"gap"``.
+                newest id to the payload, which must be a dict, so that the channel receives the
+                events that it has missed. If some of them may be missing, :attr:`Channel.response`
+                contains ``"gap"``.
 
         Raises:
             AlreadyJoined: the socket has already joined this topic.

@@ -76,7 +76,7 @@ TRANSITIONS: Mapping[ChannelPhase, Mapping[ChannelPhase, str]] = {
     },
     ChannelPhase.ENDED: {},
 }
-"""The phases that may follow each phase, and what causes each change."""
+"""The phases that may follow each phase, and the cause of each change."""
 
 
 @dataclass(slots=True, eq=False)
@@ -157,7 +157,10 @@ class ChannelInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class ChannelEnded:
-    """``channel`` has ended; no further effect concerns it. ``cause`` is None after phx_close."""
+    """``channel`` has ended; no further effects for it follow.
+
+    ``cause`` is None after phx_close.
+    """
 
     channel: int
     cause: Exception | None
@@ -175,7 +178,7 @@ class DeliverMessage:
 
 @dataclass(frozen=True, slots=True)
 class ResolvePush:
-    """Resolve ``push``, which happens once: with its reply, or the reason why there is none."""
+    """Resolve ``push`` with its reply, or with the reason why there is none. This happens once."""
 
     push: int
     outcome: PushReply | Exception

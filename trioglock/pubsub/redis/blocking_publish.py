@@ -47,10 +47,10 @@ RETRY_DELAY = 0.1
 """Seconds between attempts to find the master."""
 
 ATTEMPT_TIMEOUT = 3.0
-"""Seconds to wait for a master while another one may take its place."""
+"""Seconds to wait for a master that may be replaced by another one."""
 
 MAX_SOCKET_TIMEOUT = 2_000_000.0
-"""Seconds; a longer timeout is no timeout."""
+"""A timeout longer than this number of seconds means no timeout."""
 
 
 def publish(
@@ -77,12 +77,12 @@ def publish(
         channel: name of the channel; by default the message is a broadcast.
         name: name of the hub.
         url: URL of the Redis server, sentinels or cluster, as for :class:`RedisBroker`.
-        timeout: seconds to connect, and again to wait for the reply; None for no limit. With
-            Sentinel or Cluster, publishing is retried for the same time during a failover, or while
-            the master is slow, so in rare cases a message arrives more than once.
+        timeout: seconds for connecting, and separately for waiting for the reply; None for no
+            limit. With Sentinel or Cluster, publishing is retried for the same time during a
+            failover or while the master is slow, so in rare cases a message arrives more than once.
         history: number of messages to keep for each channel, the same as for the hubs'
             :class:`RedisBroker`; None for hubs without a history.
-        history_seconds: how long they are kept, the same as for the hubs.
+        history_seconds: how long messages are kept, the same as for the hubs.
         sharded: whether the hubs' :class:`RedisBroker` has ``sharded=True``.
 
     Raises:
@@ -153,7 +153,7 @@ def _publish_with_history(client: Any, *, script: str, names: list[Any], values:
 
 
 def _ask_for_reason(servers: BlockingServers, *, history: bool) -> BrokerError | None:
-    """The reason why the server refuses everything, if it reports its mode."""
+    """Return the reason why the server refuses all commands, if it reports its mode."""
     if servers.discovery is not None:
         return None
     try:
@@ -166,7 +166,7 @@ def _ask_for_reason(servers: BlockingServers, *, history: bool) -> BrokerError |
 def _send_to_master(
     servers: BlockingServers, send: Callable[[Any], object], deadline: float
 ) -> None:
-    """Send, and retry while the server is a replica: the address may lead to another one.
+    """Send, and retry while the server is a replica: the address may lead to another server.
 
     With sentinels, also retry while the master cannot be reached.
     """
@@ -200,7 +200,7 @@ class BlockingServers:
 
     Args:
         url: the URL.
-        timeout: seconds to connect, and again to wait for a reply; None for no limit.
+        timeout: seconds for connecting, and separately for waiting for a reply; None for no limit.
         hub: name of the hub.
     """
 
@@ -218,7 +218,7 @@ class BlockingServers:
         )
 
     def _serving(self, hash_tag: str) -> BlockingServers:
-        """The same servers, to find the one that serves the hash slot of a sharded channel."""
+        """Return the same servers, to find the one that serves the slot of a sharded channel."""
         assert isinstance(self.address, ClusterAddress)
         servers = copy.copy(self)
         servers._server = servers.discovery = ClusterDiscovery(self.address, hash_tag)  # noqa: SLF001 - the same class
@@ -261,14 +261,14 @@ class BlockingServers:
         return is_replica or (is_moving and self.discovery is not None)
 
     def find_master(self, deadline: float) -> RedisAddress:
-        """Return the address of the master; ask for it unless it is known.
+        """Return the address of the master; ask the servers for it unless it is known.
 
         Args:
-            deadline: when to ask no further servers.
+            deadline: the time after which no further servers are asked.
 
         Raises:
-            BrokerError: no server knows it.
-            redis.ConnectionError: no server knows it, and some could not be reached.
+            BrokerError: no server knows the address. redis.ConnectionError: no server knows it, and
+                some could not be reached.
         """
         if isinstance(self._server, RedisAddress):
             return self._server

@@ -39,8 +39,8 @@ class RedisBroker(Broker):
 
     A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
     ``trioglock/news`` or, with a history, ``{trioglock}/news``. For each channel with subscribers,
-    a process subscribes to both names, so any program that can PUBLISH can send messages to the
-    hub, as in sock-drawer.
+    a process subscribes to both names, so any program that can send PUBLISH can send messages to
+    the hub, as in sock-drawer.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
@@ -66,16 +66,17 @@ class RedisBroker(Broker):
         history_seconds: how long the messages of the history are kept; None for no limit.
         sharded: with a cluster of Redis 7.0 or later, spread the channels over its nodes. A message
             is sent only to the node that serves the hash slot of its channel, with SPUBLISH, and
-            has an id of that channel. There are neither patterns nor broadcasts, and no channel
-            contains braces. All hubs and publishers with the same name need the same value.
+            has an id of that channel. Patterns and broadcasts are not available, and names of
+            channels must not contain braces. All hubs and publishers with the same name need the
+            same value.
         ssl_context: for TLS; by default the system's certificates are trusted.
         open_timeout: seconds to reach Redis on entering ``async with hub``; None for no limit.
-        publish_timeout: seconds that publishing a message, or confirming a subscription, may take;
-            None for no limit.
+        publish_timeout: maximum number of seconds for publishing a message or confirming a
+            subscription; None for no limit.
         health_interval: seconds of silence before a health check.
         health_timeout: seconds to wait for any reply.
-        backoff: delays between attempts to reconnect, which never stop; by default up to 5 seconds,
-            and 1 second in a cluster.
+        backoff: delays between attempts to reconnect, whose number is not limited; by default up to
+            5 seconds, and up to 1 second in a cluster.
 
     Raises:
         InvalidOption: an argument has the wrong type or value, or the extra is missing: ``pip
@@ -106,7 +107,7 @@ class RedisBroker(Broker):
         self._address = parse_redis_url(url, ssl_context)
         check_sharded(sharded, self._address)
         self.sharded: bool = sharded
-        # Sentinels report a new master; the nodes of a cluster must be asked for it.
+        # Sentinels report a new master, whereas the nodes of a cluster must be asked for it.
         maximum = 1 if isinstance(self._address, ClusterAddress) else 5
         self._retention = None if history is None else Retention(history, history_seconds)
         self._timings = RedisTimings(
@@ -191,7 +192,7 @@ class RedisBroker(Broker):
         return RedisSession(commands, receiver, keys, retention), history
 
     async def _wait_up(self, receiver: PubSubReceiver, commands: CommandPipeline) -> None:
-        """Wait for both connections: a client is refused while one of them is missing."""
+        """Wait for both connections, because clients are refused while one of them is missing."""
         with PeerTimeout(self._timings.open_timeout):
             while not (receiver.subscribed.is_set() and commands.is_up):
                 await receiver.attempted.park()

@@ -47,7 +47,7 @@ MAX_REPLY_SIZE = 2**29 + CHUNK_SIZE
 """Maximum size of a reply in bytes. A string in Redis has at most 512 MiB."""
 
 _NOT_MASTER = ("READONLY", "MASTERDOWN", "LOADING")
-"""Error codes of a server that must not be used now: another server may take over its address."""
+"""Error codes of a server that must not be used now, as another may take over its address."""
 
 _BUSY = ("BUSY ", "TRYAGAIN", "NOREPLICAS")
 """Error codes of a server that may accept the same command a little later."""
@@ -161,7 +161,7 @@ class RedisConnection:
         raise BrokerError(f"Redis returned an error: {text}")
 
     def is_not_master(self, reply: Any) -> bool:
-        """Whether a reply is the error from a server that is not a master, or not yet ready."""
+        """Whether a reply is the error from a server that is not a master or not ready yet."""
         if not isinstance(reply, self._reply_error):
             return False
         text = str(reply)
@@ -233,11 +233,11 @@ async def open_connection(
 
 
 async def find_server(discovery: Discovery, timeout: float) -> RedisAddress:
-    """Ask one server after another for that of a hub; each has at most ``timeout`` seconds.
+    """Ask one server after another for the server of a hub, each for at most ``timeout`` seconds.
 
     Raises:
-        RedisDisconnected: none of them knows it, and some could not be reached or do not know yet.
-        BrokerError: they refuse to answer.
+        RedisDisconnected: none of them knows the server, and some could not be reached or do not
+            know it yet. BrokerError: they refuse to answer.
     """
     timeout = min(timeout, DISCOVERY_TIMEOUT)
     refusals, failures = list[str](), list[str]()
@@ -396,8 +396,8 @@ class ReconnectingConnection(ABC):
     def hurry(self) -> None:
         """End the delay before the next attempt, because the server can be reached.
 
-        It has an effect once until a connection has been stable. Otherwise two connections that
-        are lost at once would reconnect each other without any delay.
+        It has an effect only once until a connection has been stable. Otherwise two connections
+        that are lost at the same time would make each other reconnect without any delay.
         """
         if self._retry and not self._was_hurried:
             self._was_hurried = True

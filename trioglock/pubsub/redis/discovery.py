@@ -1,8 +1,8 @@
 """Finding the server of a hub by asking sentinels or the nodes of a cluster.
 
-This module does not use a library. The one for trio, coredis 6.9, reads messages ahead into
-unbounded queues, and cannot check the role of a server together with each write, as
-``CommandPipeline`` does. With ``RedisConnection``, finding an address takes only one command.
+This module does not use a library. coredis 6.9, the library for trio, reads messages ahead into
+unbounded queues, and cannot check the role of a server with each write, as ``CommandPipeline``
+does. With ``RedisConnection``, finding an address takes only one command.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Discovery(ABC):
     """
 
     question: tuple[str, ...]
-    """The command to send to one server after another, until one gives an answer."""
+    """The command to send to one server after another, until one answers."""
 
     def __init__(self, servers: Iterable[RedisAddress]) -> None:
         self.servers: tuple[RedisAddress, ...] = tuple(servers)
@@ -82,7 +82,7 @@ class Discovery(ABC):
         """Describe why a server answered with an error."""
 
     def take_answer(self, server: RedisAddress, reply: Any) -> RedisAddress:
-        """Parse a reply, and remember the answer and the server that gave it."""
+        """Parse a reply, and store the answer and the server that sent it."""
         self.found = self.parse_answer(server, reply)
         self.prefer(server)
         return self.found
@@ -179,11 +179,12 @@ class ClusterDiscovery(Discovery):
         return found
 
     def parse_ranges(self, server: RedisAddress, reply: Any) -> list[SlotRange]:
-        """Return the ranges of slots in a reply, and remember all nodes."""
+        """Return the ranges of slots in a reply, and store all nodes."""
         nodes, ranges = list[RedisAddress](), list[SlotRange]()
         try:
             for first, last, *entries in reply:
-                # An empty host means that of the server; the first entry of a range is its master.
+                # An empty host stands for the server's own host; the first entry of a range is its
+                # master.
                 members = [
                     _move(server, host.decode() if host else server.host, port)
                     for host, port, *_ in entries

@@ -112,7 +112,7 @@ class RedisHistory(MessageHistory):
             oldest_kept = oldest_kept_at(time, seconds)
             messages = [parse_entry(name, entry) for entry in entries]
             if len(messages) == count:
-                # The rest of those that are too old is skipped.
+                # The remaining messages that are too old are skipped.
                 end = min(end, max(messages[-1][0], (oldest_kept[0] - 1, MAX_NUMBER)))
             # Redis removes messages later, when others are published.
             kept = [one for one in messages if one[0] >= oldest_kept]
@@ -138,7 +138,7 @@ class RedisHistory(MessageHistory):
         )
         if found or not missed.more:
             return missed
-        # All were too old: the next ones are part of the same gap.
+        # All messages were too old, so the next ones are part of the same gap.
         rest = await self.after(
             missed.last,
             channels,

@@ -22,11 +22,13 @@ __all__ = ["Interest"]
 _logger = logging.getLogger("trioglock.pubsub")
 
 MAX_NAMES = 1000
-"""Maximum number of channels in one command, because Redis does nothing else while it runs."""
+"""Maximum number of channels in one command, because Redis runs nothing else in the meantime."""
 
 MAX_BATCHES = 3
-"""Maximum number of batches until a key is confirmed or refused: in a command with others, in one
-of its own, and with a wider pattern."""
+"""Maximum number of batches until a key is confirmed or refused.
+
+It is sent in a command with other keys, in a separate command, and with a wider pattern.
+"""
 
 MAX_LOGGED = 100
 """Maximum number of refused subscriptions in the log per connection, because clients choose the
@@ -63,13 +65,13 @@ class Interest:
         self._wanted: dict[Key, None] = {BROADCASTS: None}
         self._added: dict[Key, None] = {}  # to be subscribed with the next batch
         self._removed: dict[Key, None] = {}  # to be unsubscribed with the next batch
-        self._alone: set[Key] = set()  # each is sent in a command of its own
+        self._alone: set[Key] = set()  # each is sent in a separate command
         self._wide: set[Key] = set()  # patterns for which only a wider pattern is permitted
         self._logged: set[Key] = set()  # refused subscriptions that have been logged
         self._sent: set[Key] = set()
         self._batch: list[Key] = []
         self._confirmed: set[Key] = set()
-        # What is in effect at the current position in the stream of replies.
+        # The subscriptions in effect at the current position in the stream of replies.
         self._channels: set[bytes] = set()
         self._patterns: dict[bytes, Matcher] = {}
         self._uses_ids = True  # whether the channels of messages with ids are subscribed to
@@ -81,7 +83,7 @@ class Interest:
         self._added, self._removed = dict(self._wanted), {}
         for state in (self._alone, self._wide, self._logged, self._sent, self._confirmed):
             state.clear()
-        # A refusal would concern the whole command, and without broadcasts the hub is down.
+        # A refusal would apply to the whole command, and without broadcasts the hub is down.
         self._alone.add(BROADCASTS)
         self._channels.clear()
         self._patterns.clear()

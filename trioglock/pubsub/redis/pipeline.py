@@ -32,7 +32,7 @@ MAX_PENDING = 1024
 """Maximum number of pending requests; further ones wait."""
 
 MAX_READS = 64
-"""The same for requests that read the history, whose replies can be large."""
+"""The same limit for requests that read the history, whose replies can be large."""
 
 MAX_JOINED = 2**16
 """Maximum number of bytes that are copied to be sent in one write."""
@@ -110,7 +110,7 @@ class CommandSender(ABC):
         return None
 
     def _limits_of(self, slot: int | None) -> tuple[trio.Semaphore, trio.Semaphore]:
-        """The limits of a server: requests to it must not wait for those to another one."""
+        """The limits of one server, whose requests must not wait for those of another server."""
         server = self.server_of(slot)
         limits = self._limits.get(server)
         if limits is None:
@@ -157,7 +157,7 @@ class CommandSender(ABC):
     ) -> list[Any]:
         """Send commands that read the history; see :meth:`_send_all`.
 
-        Only a few are sent at a time: messages, whose publishers wait, follow them soon.
+        Only a few are sent at a time, so that messages, whose publishers wait, can follow soon.
         """
         _, limit = self._limits_of(slot)
         return await self._send_all(commands, limit, waits_for_partner, slot=slot)
@@ -249,7 +249,8 @@ class CommandPipeline(CommandSender, ReconnectingConnection):
             await pending.done.wait()
         finally:
             if not pending.done.is_set():
-                # Cancelled: an unsent command is not sent. In any case its memory is freed.
+                # Cancelled: a command that is still waiting is not sent. In any case, its memory is
+                # freed.
                 pending.packed = b""
                 if pending in self._unsent:
                     self._unsent.remove(pending)

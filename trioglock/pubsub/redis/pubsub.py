@@ -84,7 +84,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._last_alive = 0.0
         self._asked_at = 0.0  # when the current batch was sent
         self._complete_at = 0.0  # all messages published before this time have arrived
-        self._skip_until: Position | None = None  # the end of what was read from the history
+        self._skip_until: Position | None = None  # the end of the messages read from the history
         self._born = b""  # the id with which the history began
         self._has_plain = False  # messages have arrived that the history should contain
         self._interest = Interest(keys, has_history=history is not None)
@@ -103,8 +103,8 @@ class PubSubReceiver(ReconnectingConnection):
             self._work.unpark()
 
     def unsubscribe(self, channels: ChannelFilter) -> None:
-        # The command is sent with the next subscription, after the next message or after a while.
-        # This must not wake a task, because garbage collection may call it.
+        # The command is sent with the next subscription, after the next message, or after some
+        # time. This must not wake a task, because garbage collection may call it.
         self._interest.remove(channels)
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:
@@ -381,7 +381,7 @@ class PubSubReceiver(ReconnectingConnection):
 
 
 async def deliver_all(deliver: Deliver, events: Iterable[Event]) -> None:
-    """Deliver events, and let other tasks run from time to time."""
+    """Deliver events, and regularly let other tasks run."""
     started = time.perf_counter()
     for event in events:
         deliver(event)

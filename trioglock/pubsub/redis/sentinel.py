@@ -53,7 +53,7 @@ class SentinelWatch:
 
     async def _watch(self) -> NoReturn:
         async with dial(self._sentinel, DISCOVERY_TIMEOUT) as connection:
-            # Both in one write, to miss no event between the answer and the subscription.
+            # Both in one write, so that no event between the answer and the subscription is missed.
             question = connection.pack(*self._discovery.question)
             await connection.write(question + connection.pack("SUBSCRIBE", *MASTER_EVENTS))
             while True:

@@ -19,7 +19,7 @@ SHARD = "shard"
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The parts of the reply to INFO that matter; unknown if the user lacks permission for it.
+    """The relevant parts of the reply to INFO; unknown if the user lacks permission for INFO.
 
     Args:
         identity: changes when the server restarts, and when it becomes the master; empty if

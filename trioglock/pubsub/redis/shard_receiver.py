@@ -123,8 +123,8 @@ class ShardNode:
         self._added: dict[ShardedChannel, Subscribing] = {}
         self._removed: dict[str, None] = {}
         self._reads: deque[Subscribing] = deque()
-        # A new connection starts with one replay at a time: more may be why Redis closed the
-        # previous one.
+        # A new connection starts with one replay at a time, because more may have caused Redis to
+        # close the previous one.
         self._replays = PageSize(1)
         self._replayed: list[Message] = []  # in the current batch
         # The commands whose replies are due: the kind, the subscription if any, and the name.

@@ -1,4 +1,4 @@
-"""The nodes of a cluster that carry a sharded hub, and the commands sent to them."""
+"""The nodes of a cluster that serve a sharded hub, and the commands sent to them."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ class Shards:
         self._looked_up = trio.lowlevel.ParkingLot()
 
     def master_of(self, slot: int) -> RedisAddress | None:
-        """The master that serves a slot, if it is known."""
+        """Return the master that serves a slot, if it is known."""
         return self._discovery.master_of(slot)
 
     def mark_stale(self) -> None:
-        """Look the masters up again."""
+        """Look up the masters again."""
         self._is_stale = True
         self._stale.unpark_all()
 
     async def wait_looked_up(self) -> None:
-        """Wait for the end of the next attempt to look the masters up, successful or not."""
+        """Wait for the end of the next attempt to look up the masters, successful or not."""
         if not self._has_ended:
             await self._looked_up.park()
 
     async def run(self) -> NoReturn:
-        """Look the masters up until cancelled."""
+        """Look up the masters until cancelled."""
         try:
             await self._run()
         finally:
@@ -74,7 +74,7 @@ class Shards:
             await self._look_up()
             checked_at = trio.current_time()
             self._looked_up.unpark_all()
-            # Many tasks may notice that an answer is wrong, and a failover takes a while.
+            # Many tasks may notice that an answer is wrong, and a failover takes some time.
             await trio.sleep(next(delays, backoff.maximum))
 
     async def _look_up(self) -> None:

@@ -15,8 +15,8 @@ _JOINED_PIECES = 1024
 class Assembler:
     """Joins the pieces of a message as they arrive, and validates text.
 
-    A message in a million fragments takes hardly more memory than one in a single frame, and the
-    time is linear. Large pieces are copied once, at the end.
+    A message in a million fragments takes hardly more memory than a message in a single frame, and
+    the time is linear. Large pieces are copied once, at the end.
 
     Args:
         text: whether the message is text.
@@ -30,13 +30,12 @@ class Assembler:
         self._joined: list[bytes] = []
         self._texts: list[str] = []
         self._joined_texts: list[str] = []
-        self._cut = b""  # the beginning of a character whose end has not arrived
+        self._cut = b""  # the beginning of a character that has not arrived completely
 
     def append(self, data: bytes) -> None:
         """Append a piece that is not the last.
 
-        Raises:
-            UnicodeDecodeError: the text is invalid, whatever may follow.
+        Raises: UnicodeDecodeError: the text is invalid, regardless of the next piece.
         """
         if not self._is_text:
             self._pieces.append(data)

@@ -36,7 +36,8 @@ FIN, RSV, RSV1, OPCODE, MASKED, LENGTH = 0x80, 0x70, 0x40, 0x0F, 0x80, 0x7F
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 # Compressed data may inflate a thousandfold. After this many bytes, which take less than a
-# millisecond, the rest waits until the events have been delivered and other tasks have run.
+# millisecond, the remaining bytes wait until the events have been delivered and other tasks have
+# run.
 INFLATE_BUDGET = 2**18
 
 # The same for frames that the fast path does not handle, such as tiny fragments and pings.
@@ -117,7 +118,7 @@ class Decoder:
 
     @property
     def partial(self) -> object:
-        """What has been received of an incomplete message; None if there is none."""
+        """The received part of an incomplete message; None if there is none."""
         return (self._size, self._need) if self._opcode else None
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -328,8 +329,8 @@ class Decoder:
             reason = describe_text_error(error)
             if not self._compressed:
                 raise Refused(1007, reason) from None
-            # Not raised yet: if the rest of the frame is corrupt, that is the error, no matter
-            # how the frame is split into chunks.
+            # Not raised yet: if the rest of the frame is corrupt, that error takes precedence, no
+            # matter how the frame is split into chunks.
             self._bad_text = reason
 
     def _finish(self, data: bytes, events: list[Event]) -> None:

@@ -24,7 +24,7 @@ MAX_BITS = 15
 """The largest window, and the size without a limit (section 7.1.2)."""
 
 # A shared message is compressed if that saves at least one eighth of its size. Only a sample of a
-# large message is tested, so that images and archives are not compressed in vain.
+# large message is tested, so that images and archives are not compressed needlessly.
 SHARED_MIN_SIZE = 128
 SAMPLE_SIZE = 2**14
 
@@ -40,7 +40,7 @@ class ClientDeflateFactory(ClientPerMessageDeflateFactory):
     uncompressed.
 
     Args:
-        settings: what to offer.
+        settings: the settings to offer.
     """
 
     def __init__(self, settings: Deflate) -> None:
@@ -183,7 +183,7 @@ class DeflateStreams:
 
         Args:
             payload: the part.
-            flush: let the peer inflate everything up to here.
+            flush: let the peer inflate all data so far.
             last: this is the last part of the message.
         """
         compressor = self._compressor

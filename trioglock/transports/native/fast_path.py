@@ -29,7 +29,7 @@ def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:
     """Extract frames from a server, which are not masked (RFC 6455, section 5.1).
 
     Raises:
-        UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.
+        UnicodeDecodeError: a text is not UTF-8; ``run`` contains the messages before it.
     """
     end = len(chunk)
     last = end - 1
@@ -63,7 +63,7 @@ def cut_masked(chunk: bytes, at: int, limit: int, run: Run) -> int:
     """Extract frames from a client, each masked with its own key (RFC 6455, section 5.3).
 
     Raises:
-        UnicodeDecodeError: a text is not UTF-8; ``run`` has the messages before it.
+        UnicodeDecodeError: a text is not UTF-8; ``run`` contains the messages before it.
     """
     end = len(chunk)
     last = end - 1

@@ -12,11 +12,11 @@ from .deflate import DeflateStreams, InflateError
 __all__ = ["PIECE", "FragmentDecoder"]
 
 PIECE = 2**16
-"""Maximum size of a returned fragment in bytes, whatever the size of its frame."""
+"""Maximum size of a returned fragment in bytes, regardless of the size of its frame."""
 
 
 class FragmentDecoder(Decoder):
-    """Returns every message as fragments, which need not be those of the peer.
+    """Returns every message as fragments, which may differ from those that the peer sent.
 
     A frame is returned in pieces as it arrives and as it is inflated, so no frame and no message is
     too large. Text is split between characters.

@@ -25,7 +25,7 @@ CHUNK = 2**16
 MAX_WRITE = 2**20
 
 # The poller feeds the links of clients only if a run has at least this many links. With fewer
-# links, it gains nothing.
+# links, it has no advantage.
 CLIENTS_TO_POLL = 4
 
 

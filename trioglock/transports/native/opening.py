@@ -95,7 +95,8 @@ def check_response(
     """Check the headers of a 101 response.
 
     Raises:
-        InvalidHandshake: the server violates RFC 6455 or agreed to something that was not offered.
+        InvalidHandshake: the server violates RFC 6455 or agreed to an extension or subprotocol that
+            was not offered.
     """
     return _check_usual(request.key, response, options) or _check_any(
         request.key, response, url, options

@@ -4,13 +4,13 @@ If each link waited for its own socket, every message would cost a system call o
 and a switch to the link's task. With many connections, that is half of the cost of echoing a
 message. Therefore one task for each ``trio.run`` waits until an epoll instance, which contains the
 sockets of all links, is readable, and calls the functions that read and handle received bytes.
-Meanwhile, the task of each link is parked. The task wakes when its function returns a result or
-raises, and when the task is cancelled.
+In the meantime, the task of each link is parked. The task wakes up when its function returns a
+result or raises an exception, and when the task is cancelled.
 
 The function of a link reads one chunk, in the context (:mod:`contextvars`) of the link's task. One
 turn makes at most :data:`TURN` such calls and does not poll again after :data:`TURN_SECONDS`, so
 a peer that sends continuously delays the others only slightly. There is a checkpoint between turns,
-so other tasks run. Polling is level-triggered: whatever a turn leaves unread is reported again.
+so other tasks run. Polling is level-triggered, so data that a turn leaves unread is reported again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Entry:
         self.step = step
         self.task = task
         # Set if the task must be woken while ``step`` is running: raises the exception that the
-        # task gets.
+        # task receives.
         self.end: Callable[[], Any] | None = None
 
 
@@ -241,7 +241,7 @@ class Poller:
                     self._wake(entry, outcome.Value(LEFT))
 
     def _turn(self, epoll: Epoll) -> None:
-        """Call the functions of the links that are readable or have something buffered."""
+        """Call the functions of the links that are readable or have buffered data."""
         ready = epoll.poll(0, TURN)
         if self._again:
             ready = self._add_again(ready)

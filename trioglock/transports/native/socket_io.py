@@ -16,9 +16,9 @@ __all__ = ["ByteIO", "NonblockingIO", "SocketIO", "choose_io", "open_fd"]
 
 
 class NonblockingIO(trio.abc.AsyncResource):
-    """Reads and writes the bytes of a link on a file descriptor, also without waiting.
+    """Reads and writes the bytes of a link on a file descriptor, with or without waiting.
 
-    Once the descriptor is closed, every method but :meth:`aclose` raises an OSError and never
+    Once the descriptor is closed, every method except :meth:`aclose` raises an OSError and never
     touches another file that has been given the same number.
     """
 
@@ -71,7 +71,7 @@ class NonblockingIO(trio.abc.AsyncResource):
 
     @abstractmethod
     async def send_all(self, data: bytes | memoryview) -> None:
-        """Write all bytes; a scheduling point only if the socket buffer is full.
+        """Write all bytes; a checkpoint only if the socket buffer is full.
 
         Raises:
             OSError, trio.ClosedResourceError: the stream broke.
@@ -139,7 +139,9 @@ class SocketIO(NonblockingIO):
 
 
 def open_fd(sock: trio.socket.SocketType) -> int:
-    """Return the descriptor of a socket. If it is closed, trio's wait functions fail strangely.
+    """Return the descriptor of a socket.
+
+    If it is closed, trio's wait functions fail with misleading errors.
 
     Raises:
         trio.ClosedResourceError: the socket is closed.
@@ -158,7 +160,7 @@ def choose_io(stream: trio.abc.Stream) -> ByteIO:
     """Return the fastest object to read and write ``stream`` with."""
     if isinstance(stream, NonblockingIO):
         return stream
-    # A subclass may override anything; and on Windows a socket is not a file.
+    # A subclass may override methods, and on Windows a socket is not a file.
     if os.name == "posix" and stream.__class__ is trio.SocketStream:
         return SocketIO(stream)
     return stream

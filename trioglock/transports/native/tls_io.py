@@ -30,7 +30,7 @@ CHUNK = 2**16
 """Number of bytes that are encrypted before each write, or passed to OpenSSL in one piece."""
 
 MANY = 4 * CHUNK
-"""Size of a read of ciphertext in bytes while the peer sends a lot."""
+"""Size of a read of ciphertext in bytes while the peer sends continuously."""
 
 MAX_RESPONSES = 2**18
 """Number of unsent bytes beyond which reading fails: a peer can cause responses, such as those to
@@ -255,7 +255,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         return size
 
     def _set_end(self, error: ssl.SSLError) -> None:
-        """Store why nothing more can be decrypted, for now or for good."""
+        """Store why no more data can be decrypted, temporarily or permanently."""
         if isinstance(error, ssl.SSLWantReadError):
             self.pending = False
         elif isinstance(error, END_OF_STREAM):
@@ -269,7 +269,7 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         return b"" if self._ended else None
 
     def _respond(self) -> None:
-        """Send what reading has caused: an alert, or the response to a key update."""
+        """Send data that reading has generated: an alert, or the response to a key update."""
         self._try_flush()
         if len(self._unsent) > MAX_RESPONSES:
             raise ConnectionAbortedError("the peer is not reading TLS responses")
