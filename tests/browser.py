@@ -32,7 +32,7 @@ FLAGS = [
     "--disable-background-networking",
     f"--host-resolver-rules=MAP {FOREIGN} 127.0.0.1",
 ]
-MILLISECONDS = 15_000
+MILLISECONDS = 120_000
 """Time limit for the page to show something."""
 
 expect: Any = playwright.expect

@@ -109,7 +109,7 @@ class Output:
     async def expect_error(self, attempt: Awaitable[object]) -> BaseException:
         """Await something that raises, record the exception and return it."""
         try:
-            with trio.fail_after(10):
+            with trio.fail_after(300):
                 await attempt
         except Exception as error:
             self.record(error)

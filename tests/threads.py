@@ -13,7 +13,7 @@ __all__ = ["open_in_thread"]
 
 ValueT = TypeVar("ValueT")
 
-SECONDS = 20
+SECONDS = 300
 """Time limit for opening and for closing."""
 
 

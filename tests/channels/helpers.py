@@ -16,7 +16,7 @@ from trioglock.channels import Channel, Channels
 from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub
 
-SECONDS = 10
+SECONDS = 300
 """Time limit of a test, unless it has a MockClock."""
 
 URL = "ws://memory.test/socket/websocket?vsn=2.0.0"

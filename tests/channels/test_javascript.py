@@ -28,7 +28,7 @@ __all__ = ["browser"]
 pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).parent / "node"
-SECONDS = 30
+SECONDS = 300
 
 RunScript = Callable[..., list[Any]]
 

@@ -140,7 +140,7 @@ def reasons(handle: ClientHandle[Any]) -> list[Any]:
 
 @pytest.fixture(params=KINDS)
 async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         yield Site(request.param)
 
 

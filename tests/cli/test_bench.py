@@ -288,7 +288,7 @@ with embedded_server() as url:
 @pytest.mark.slow
 async def test_embedded_server_ends_with_its_parent() -> None:
     """Also if the parent is killed."""
-    with trio.fail_after(20):
+    with trio.fail_after(300):
         process = await trio.lowlevel.open_process(
             [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE
         )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from tests.cases import case_of
 from trioglock import DecodeError, EncodeError, InvalidOption
 from trioglock.codecs import JSON, Codec, Msgpack
 from trioglock.codecs.json import LIBRARIES
@@ -78,60 +79,60 @@ def test_json_round_trip(json_codec: JSON) -> None:
     assert json_codec.decode(frame.encode()) == EVENT
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        "",
-        "{",
-        "nonsense",
-        '{"a":NaN}',
-        '{"a":1e999}',
-        "[Infinity]",
-        "[-Infinity]",
-        '{"a":1}x',
-        b"\xff\xfe{}",
-        b"\xc3",
-        "[" * 100_000,
-        '"\\ud800"',
-        '["\\ude00\\ud83d"]',
-        '{"a\\\\\\ud800":1}',
-        '{"a":"\\udfff","a":1}',
-        '"\ud800"',
-        b'"\xed\xa0\x80"',
-        b"\xef\xbb\xbf{}",
-        "1" * 5000,
-        '"\x01"',
-        "[" * 201 + "]" * 201,
-        '[{"a":' * 101 + "1" + "}]" * 101,
-        '"[",' + "[" * 201 + "]" * 201,
-    ],
-)
-def test_fault_47_every_library_rejects_the_same_text(json_codec: JSON, frame: str | bytes) -> None:
+REJECTED_TEXTS: list[str | bytes] = [
+    "",
+    "{",
+    "nonsense",
+    '{"a":NaN}',
+    '{"a":1e999}',
+    "[Infinity]",
+    "[-Infinity]",
+    '{"a":1}x',
+    b"\xff\xfe{}",
+    b"\xc3",
+    "[" * 100_000,
+    '"\\ud800"',
+    '["\\ude00\\ud83d"]',
+    '{"a\\\\\\ud800":1}',
+    '{"a":"\\udfff","a":1}',
+    '"\ud800"',
+    b'"\xed\xa0\x80"',
+    b"\xef\xbb\xbf{}",
+    "1" * 5000,
+    '"\x01"',
+    "[" * 201 + "]" * 201,
+    '[{"a":' * 101 + "1" + "}]" * 101,
+    '"[",' + "[" * 201 + "]" * 201,
+]
+
+
+def test_fault_47_every_library_rejects_the_same_text(json_codec: JSON) -> None:
     """DecodeError with its cause: malformed text, a lone surrogate, deep nesting."""
-    with pytest.raises(DecodeError, match="invalid JSON") as caught:
-        json_codec.decode(frame)
-    assert caught.value.__cause__ is not None
+    for frame in REJECTED_TEXTS:
+        with case_of(frame):
+            with pytest.raises(DecodeError, match="invalid JSON") as caught:
+                json_codec.decode(frame)
+            assert caught.value.__cause__ is not None
 
 
-@pytest.mark.parametrize(
-    ("frame", "message"),
-    [
-        ('"\\ud83d\\ude00 \\\\ud800 \\u0000"', "\N{GRINNING FACE} \\ud800 \0"),
-        ("[18446744073709551616,-9223372036854775809]", [2**64, -(2**63) - 1]),
-        ("1" * 4000, int("1" * 4000)),
-        ('{"a":1,"a":2}', {"a": 2}),
-        ("[1e-999,-0.0,1E+2]", [0.0, -0.0, 100.0]),
-        ('["' + "[" * 300 + '\\"' + "{" * 300 + '"]', ["[" * 300 + '"' + "{" * 300]),
-        ("[" + "[[]]," * 300 + "1]", [[[]]] * 300 + [1]),
-    ],
-)
-def test_fault_47_every_library_decodes_the_same_text(
-    json_codec: JSON, frame: str, message: Any
-) -> None:
+DECODED_TEXTS: list[tuple[str, Any]] = [
+    ('"\\ud83d\\ude00 \\\\ud800 \\u0000"', "\N{GRINNING FACE} \\ud800 \0"),
+    ("[18446744073709551616,-9223372036854775809]", [2**64, -(2**63) - 1]),
+    ("1" * 4000, int("1" * 4000)),
+    ('{"a":1,"a":2}', {"a": 2}),
+    ("[1e-999,-0.0,1E+2]", [0.0, -0.0, 100.0]),
+    ('["' + "[" * 300 + '\\"' + "{" * 300 + '"]', ["[" * 300 + '"' + "{" * 300]),
+    ("[" + "[[]]," * 300 + "1]", [[[]]] * 300 + [1]),
+]
+
+
+def test_fault_47_every_library_decodes_the_same_text(json_codec: JSON) -> None:
     """Including integers of any size, escapes, duplicate keys, and brackets in strings."""
-    assert json_codec.decode(frame) == message
-    assert json_codec.decode(frame.encode()) == message
-    assert [repr(json_codec.decode(frame))] == [repr(message)]
+    for frame, message in DECODED_TEXTS:
+        with case_of(frame):
+            assert json_codec.decode(frame) == message
+            assert json_codec.decode(frame.encode()) == message
+            assert [repr(json_codec.decode(frame))] == [repr(message)]
 
 
 def nested(levels: int, innermost: Any) -> Any:
@@ -146,68 +147,68 @@ def circular() -> Any:
     return endless
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        object(),
-        {1j: 2},
-        "\ud800",
-        {"\udfff": 1},
-        float("nan"),
-        [None, float("-inf")],
-        {1},
-        frozenset(),
-        b"a",
-        bytearray(b"a"),
-        memoryview(b"a"),
-        {1: 2},
-        {None: 2},
-        {True: 2},
-        {1.5: 2},
-        decimal.Decimal(1),
-        dt.date(2026, 1, 1),
-        Point(1),
-        Broadcast("a", {}),
-        Wrapped.SET,
-        iter(()),
-        [10**5000],
-        nested(200, []),
-        circular(),
-    ],
-)
-def test_fault_22_every_library_refuses_the_same_values(json_codec: JSON, value: Any) -> None:
+REFUSED_VALUES: list[Any] = [
+    object(),
+    {1j: 2},
+    "\ud800",
+    {"\udfff": 1},
+    float("nan"),
+    [None, float("-inf")],
+    {1},
+    frozenset(),
+    b"a",
+    bytearray(b"a"),
+    memoryview(b"a"),
+    {1: 2},
+    {None: 2},
+    {True: 2},
+    {1.5: 2},
+    decimal.Decimal(1),
+    dt.date(2026, 1, 1),
+    Point(1),
+    Broadcast("a", {}),
+    Wrapped.SET,
+    iter(()),
+    [10**5000],
+    nested(200, []),
+    circular(),
+]
+
+
+def test_fault_22_every_library_refuses_the_same_values(json_codec: JSON) -> None:
     """EncodeError instead of the exception of the library, wherever in the message the value is."""
-    for message in (value, [value], {"a": ("b", value, None)}):
-        with pytest.raises(EncodeError, match="not expressible as JSON"):
-            json_codec.encode(message)
+    for number, value in enumerate(REFUSED_VALUES):
+        with case_of(number):  # some have no repr
+            for message in (value, [value], {"a": ("b", value, None)}):
+                with pytest.raises(EncodeError, match="not expressible as JSON"):
+                    json_codec.encode(message)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("grüß\0\x7f\N{GRINNING FACE}", '"grüß\\u0000\x7f\N{GRINNING FACE}"'),
-        (2**64, str(2**64)),
-        (-(10**4000), str(-(10**4000))),
-        (Text("a"), '"a"'),
-        ({Text("a"): 1}, '{"a":1}'),
-        (Number(1.5), "1.5"),
-        (Wrapped.TEXT, '"text"'),
-        (Wrapped.LIST, '["x"]'),
-        (Plain.SUBSCRIBE, '"subscribe"'),
-        ({Plain.SUBSCRIBE: Plain.SUBSCRIBE}, '{"subscribe":"subscribe"}'),
-        (Level.ONE, "1"),
-        (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
-        (collections.OrderedDict(a=1), '{"a":1}'),
-        (Pair(1, "b"), '[1,"b"]'),
-        ((1, True, None, -0.0), "[1,true,null,-0.0]"),
-        (nested(199, [1]), '{"a":' * 199 + "[1]" + "}" * 199),
-    ],
-)
-def test_fault_22_every_library_encodes_the_same_values(
-    json_codec: JSON, value: Any, text: str
-) -> None:
+ENCODED_VALUES: list[tuple[Any, str]] = [
+    ("grüß\0\x7f\N{GRINNING FACE}", '"grüß\\u0000\x7f\N{GRINNING FACE}"'),
+    (2**64, str(2**64)),
+    (-(10**4000), str(-(10**4000))),
+    (Text("a"), '"a"'),
+    ({Text("a"): 1}, '{"a":1}'),
+    (Number(1.5), "1.5"),
+    (Wrapped.TEXT, '"text"'),
+    (Wrapped.LIST, '["x"]'),
+    (Plain.SUBSCRIBE, '"subscribe"'),
+    ({Plain.SUBSCRIBE: Plain.SUBSCRIBE}, '{"subscribe":"subscribe"}'),
+    (Level.ONE, "1"),
+    (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
+    (collections.OrderedDict(a=1), '{"a":1}'),
+    (Pair(1, "b"), '[1,"b"]'),
+    ((1, True, None, -0.0), "[1,true,null,-0.0]"),
+    (nested(199, [1]), '{"a":' * 199 + "[1]" + "}" * 199),
+]
+
+
+def test_fault_22_every_library_encodes_the_same_values(json_codec: JSON) -> None:
     """Including subclasses, enumerations and integers of any size."""
-    assert json_codec.encode(value) == text
+    for value, text in ENCODED_VALUES:
+        with case_of(value):
+            assert json_codec.encode(value) == text
 
 
 def test_fault_22_msgspec_without_orjson(monkeypatch: pytest.MonkeyPatch) -> None:

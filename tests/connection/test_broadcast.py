@@ -52,7 +52,7 @@ async def test_fault_31_a_room_survives_a_member_who_leaves(
     """The handler of another member goes on, and all others get the message."""
     room = Room()
     caplog.set_level(logging.WARNING)
-    with trio.fail_after(20):
+    with trio.fail_after(300):
         async with serve(room, "127.0.0.1", 0, transport=transport()) as server:
             url = f"ws://127.0.0.1:{server.port}/"
             async with connect(url) as one, connect(url) as two:

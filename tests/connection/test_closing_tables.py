@@ -193,7 +193,7 @@ MET_IN_A_CALL: dict[str, tuple[dict[str, Any], Run]] = {
         with_peer(lambda case: case.peer.send("one", "two")),
     ),
     "`abort()`": ({}, with_peer(aborted)),
-    "an attempt to reconnect failed for good, for example with 403": (
+    "an attempt to reconnect failed for a final reason, such as a refusal with 403": (
         {"reconnect": PAUSE},
         refused_later,
     ),

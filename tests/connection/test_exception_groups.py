@@ -111,7 +111,7 @@ async def test_a_connect_error_is_not_in_a_group(transport: MakeTransport) -> No
             await stream.send_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
             await stream.receive_some()
 
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         address = f"127.0.0.1:{listener.socket.getsockname()[1]}/"
         async with trio.open_nursery() as nursery:

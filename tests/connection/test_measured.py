@@ -56,7 +56,7 @@ async def test_both_peers_send_large_messages(transport: MakeTransport) -> None:
                 assert len(await peer.receive()) == BIG
         await peer.expect_close(1000)
 
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         async with (
             MockServer(trade) as server,
             connect(server.url, transport=transport(), compression=None, max_size=2 * BIG) as conn,

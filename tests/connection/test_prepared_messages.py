@@ -42,7 +42,7 @@ async def test_a_prepared_message_arrives(
     if transport is TrioWebsocketTransport:
         compression = None
     prepared = PreparedMessage(message)
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(serve, echo, 0, host="127.0.0.1"))
             port = server.listeners[0].socket.getsockname()[1]

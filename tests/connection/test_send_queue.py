@@ -23,7 +23,8 @@ from tests.connection.raw_server import (
     raw_connection,
     texts,
 )
-from trioglock import ConnectionClosedError, HeartbeatTimeout, Socket
+from trioglock import ConnectionClosedError, HeartbeatTimeout, Socket, connect
+from trioglock.testing import MockServer
 
 
 async def test_a_full_send_queue_makes_senders_wait(autojump_clock: MockClock) -> None:
@@ -184,6 +185,26 @@ async def test_unsent_after_a_remote_close(autojump_clock: MockClock) -> None:
         with pytest.raises(ConnectionClosedError) as caught:
             await conn.receive()
         assert caught.value.unsent == ("one", "two")
+
+
+async def test_senders_do_not_wait_while_the_socket_accepts_data() -> None:
+    """Tasks that send in the same turn fill the queue several times, but never wait."""
+    sent: list[int] = []
+
+    async with MockServer() as server, connect(server.url, write_limit=1000, proxy=None) as conn:
+
+        async def send(number: int) -> None:
+            await conn.send(f"{number:0300}")
+            sent.append(number)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(50):
+                nursery.start_soon(send, number)
+            for _ in range(3):
+                await trio.lowlevel.checkpoint()
+            assert len(sent) == 50
+        await conn.flush()
+        assert {int(await server.receive()) for _ in range(50)} == set(sent)
 
 
 async def test_later_senders_do_not_overtake_waiting_ones(autojump_clock: MockClock) -> None:

@@ -19,7 +19,7 @@ from trioglock.pubsub import Hub
 
 pytestmark = pytest.mark.docs
 
-SECONDS = 15
+SECONDS = 300
 
 
 def names_of_page(url: str) -> dict[str, Any]:

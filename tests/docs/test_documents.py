@@ -9,11 +9,13 @@ import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 
 import trioglock
+from tests.cases import case_of
 from tests.docs.commands import check_commands, commands, nox_sessions
 from tests.docs.pages import PAGES, Page, example_server
 from tests.scripts import ROOT, assert_lines, run_python
@@ -80,16 +82,17 @@ def test_every_step_of_a_tutorial_shows_its_output(name: str, count: int) -> Non
     assert all(steps)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_links(name: str) -> None:
+def test_links() -> None:
     """Every link leads to an existing file, and to a heading in it."""
-    page = Page(name)
-    for link in page.links():
-        file, _, anchor = link.partition("#")
-        target = (page.path.parent / file).resolve() if file else page.path
-        assert target.exists(), link
-        if anchor:
-            assert anchor in Page(target.relative_to(ROOT).as_posix()).anchors(), link
+    anchors = cache(lambda file: Page(file.relative_to(ROOT).as_posix()).anchors())
+    for name in PAGES:
+        page = Page(name)
+        for link in page.links():
+            with case_of(name, link):
+                file, _, anchor = link.partition("#")
+                target = (page.path.parent / file).resolve() if file else page.path
+                assert target.exists()
+                assert not anchor or anchor in anchors(target)
 
 
 def test_the_start_page_links_to_every_page() -> None:

@@ -21,7 +21,7 @@ from tests.docs.pages import Page
 
 pytestmark = [pytest.mark.docs, pytest.mark.slow]
 
-SECONDS = 30
+SECONDS = 300
 COMMAND = "hypercorn --worker-class trio --bind 127.0.0.1:8000 shop:app"
 
 

@@ -85,6 +85,18 @@ async def test_the_end_of_the_connection_interrupts_it(autojump_clock: MockClock
     assert cleaned == ["child", "hook"]
 
 
+async def test_it_may_end_the_connection_and_then_wait(autojump_clock: MockClock) -> None:
+    """Also before it has waited for the first time."""
+
+    async def wait() -> None:
+        conn.abort()
+        await trio.sleep_forever()
+
+    async with linked(Waits(wait)) as (conn, _):
+        with trio.fail_after(1), pytest.raises(ConnectionClosed):
+            await conn.send("x")
+
+
 async def test_it_may_catch_exceptions(autojump_clock: MockClock) -> None:
     """An exception raised where it waits can be caught."""
     tries: list[int] = []

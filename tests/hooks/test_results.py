@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pytest
 from trio.testing import MockClock
 
+from tests.cases import case_of
 from tests.hooks.helpers import (
     RECEIVING,
     Raw,
@@ -72,20 +73,18 @@ OUTCOMES = {
 
 @both_styles
 @pytest.mark.parametrize("hook", RECEIVING)
-@pytest.mark.parametrize("case", OUTCOMES)
-async def test_results_of_every_hook(
-    case: str, hook: str, style: str, autojump_clock: MockClock
-) -> None:
+async def test_results_of_every_hook(hook: str, style: str, autojump_clock: MockClock) -> None:
     """Each result has the same effect for every hook."""
-    outcome = OUTCOMES[case]
-    socket = styled(Scripted, style, **{hook: outcome.result})
-    async with linked(socket) as (conn, far):
-        await trigger(hook, conn, far)
-        await wait_for_hooks()
-        pong_for_us = [Pong(b"x")] if hook == "handle_ping" else []
-        assert await read_frames(far) == pong_for_us + outcome.frames
-        assert await delivered(conn) == outcome.messages
-        assert conn.state == (1 if hook == "handle_connect" else 2)
+    for case, outcome in OUTCOMES.items():
+        socket = styled(Scripted, style, **{hook: outcome.result})
+        with case_of(case):
+            async with linked(socket) as (conn, far):
+                await trigger(hook, conn, far)
+                await wait_for_hooks()
+                pong_for_us = [Pong(b"x")] if hook == "handle_ping" else []
+                assert await read_frames(far) == pong_for_us + outcome.frames
+                assert await delivered(conn) == outcome.messages
+                assert conn.state == (1 if hook == "handle_connect" else 2)
 
 
 @both_styles

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.cases import case_of
 from tests.hooks.helpers import (
     URL,
     Raw,
@@ -47,18 +49,19 @@ async def come_out(socket: Socket[Any], hook: str) -> tuple[str, list[Any]]:
 
 
 @both_styles
-@pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("hook", [*FATAL, "handle_disconnect"])
 async def test_a_wrong_result_ends_the_connection(
-    hook: str, case: str, style: str, autojump_clock: MockClock
+    hook: str, style: str, autojump_clock: MockClock
 ) -> None:
     """The block raises BadHookResult, we close with 1011, and terminate runs."""
-    socket = styled(Scripted, style, **{hook: Raw(lambda: WRONG[case])})
-    text, frames = await come_out(socket, hook)
-    assert f"Scripted.{hook}" in text
-    assert repr(WRONG[case]) in text
-    assert socket.count("terminate") == 1
-    assert frames[-1].code == (1000 if hook == "handle_disconnect" else 1011)
+    for case, result in WRONG.items():
+        socket = styled(Scripted, style, **{hook: Raw(partial(WRONG.get, case))})
+        with case_of(case):
+            text, frames = await come_out(socket, hook)
+            assert f"Scripted.{hook}" in text
+            assert repr(result) in text
+            assert socket.count("terminate") == 1
+            assert frames[-1].code == (1000 if hook == "handle_disconnect" else 1011)
 
 
 @both_styles

@@ -26,7 +26,7 @@ from trioglock import ConnectionClosedError, Deliver, Request, Socket, connect, 
 pytestmark = pytest.mark.slow
 
 DEPLOY = ROOT / "docs/deploy"
-SECONDS = 30
+SECONDS = 300
 """Time limit for everything that a proxy does."""
 
 NGINX = """

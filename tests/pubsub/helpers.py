@@ -17,7 +17,7 @@ from trioglock.server import serve
 
 __all__ = ["SECONDS", "expect_both", "joined", "opened", "read", "served", "tls_proxy"]
 
-SECONDS = 30
+SECONDS = 300
 """Time limit of a test."""
 
 

@@ -18,7 +18,7 @@ from trioglock.pubsub.socket import ClientSubscriber
 
 __all__ = ["LiveSite", "live_site"]
 
-SECONDS = 30
+SECONDS = 300
 """Time limit for what a page does."""
 
 PAGE = b"""<!doctype html>

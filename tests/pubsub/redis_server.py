@@ -23,7 +23,7 @@ from trioglock.pubsub import RedisBroker
 
 __all__ = ["RealRedis", "real_redis"]
 
-SECONDS = 30.0
+SECONDS = 300.0
 """Time limit for starting a server, and for its replies."""
 
 

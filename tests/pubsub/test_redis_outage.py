@@ -23,7 +23,7 @@ from trioglock.server import serve
 
 pytestmark = pytest.mark.slow
 
-SECONDS = 40
+SECONDS = 300
 
 QUICK = {"health_interval": 0.2, "health_timeout": 0.3}
 """Options of a broker that soon detects a silent server."""

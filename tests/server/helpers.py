@@ -104,7 +104,7 @@ async def serving(
     listener = listener or MemoryListener()
     every: ServeOptions = {**options, "listeners": [listener]}
     virtual = isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock)
-    with trio.fail_after(math.inf if virtual else 30):
+    with trio.fail_after(math.inf if virtual else 300):
         async with serve(target, **every) as server:
             yield Site(server, listener)
 

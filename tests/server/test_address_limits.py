@@ -54,7 +54,7 @@ class Site:
 
 @asynccontextmanager
 async def serving(**options: Unpack[ServeOptions]) -> AsyncIterator[Site]:
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(Echo, "127.0.0.1", 0, **options) as server:
             yield Site(server)
 
@@ -156,7 +156,7 @@ async def test_too_many_handshakes_drop_one_of_the_address_that_has_the_most(
 async def test_unix_sockets_have_no_address_to_limit(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     options: Any = {"max_connections_per_address": 1, "max_handshakes_per_address": 1}
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(Echo, unix_path=os.fspath(path), **options) as server:
             clients = [RawClient(await trio.open_unix_socket(path)) for _ in range(5)]
             while len(pending(server)) < len(clients):

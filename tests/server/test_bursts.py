@@ -27,7 +27,7 @@ async def clients(
     count: int, **options: Unpack[ServeOptions]
 ) -> AsyncIterator[tuple[Server, list[CountingClient]]]:
     """A server on TCP and some clients."""
-    with trio.fail_after(20):
+    with trio.fail_after(300):
         async with (
             serve(Echo, "127.0.0.1", 0, **options) as server,
             counting_clients(server, count) as opened,

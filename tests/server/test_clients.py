@@ -23,7 +23,7 @@ from tests.transports.servers import authority, server_context
 from trioglock import Connection, NativeTransport, TrioWebsocketTransport, serve
 
 CLIENTS = Path(__file__).with_name("clients")
-SECONDS = 60
+SECONDS = 300
 
 
 class Behaviours:

@@ -367,7 +367,7 @@ async def test_the_clients_of_another_library() -> None:
                 return (closed.rcvd.code if closed.rcvd else None), works
 
     opened = threading.Semaphore(0)
-    with trio.fail_after(60), ThreadPoolExecutor(number) as pool:
+    with trio.fail_after(300), ThreadPoolExecutor(number) as pool:
         async with serve(Echo, "127.0.0.1", 0, drain=5) as server:
             assert server.port is not None
             runs = [pool.submit(run, server.port, opened) for _ in range(number)]

@@ -260,7 +260,7 @@ async def test_a_proxy_on_a_unix_socket_is_trusted(tmp_path: Path) -> None:
         return Response()
 
     path = os.fspath(tmp_path / "socket")
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(
             lambda: None,  # type: ignore[arg-type]
             unix_path=path,

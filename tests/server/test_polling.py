@@ -68,7 +68,7 @@ class Named(Socket[None]):
 @asynccontextmanager
 async def serving(target: Any, **options: Any) -> AsyncIterator[Server]:
     """A server on a real port, and a time limit."""
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(target, "127.0.0.1", 0, ping_interval=None, **options) as server:
             yield server
 
@@ -515,7 +515,7 @@ async def test_a_server_in_each_of_two_threads() -> None:
                     await assert_echo(connection, str(turn))
 
     barrier = threading.Barrier(2)
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with trio.open_nursery() as nursery:
             for _ in range(2):
                 nursery.start_soon(trio.to_thread.run_sync, trio.run, main)

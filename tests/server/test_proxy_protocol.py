@@ -158,7 +158,7 @@ async def serving(networks: Any = LOOPBACK, **options: Any) -> AsyncIterator[tup
         peers.append(asked.peer)
         return None
 
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(
             Echo, "127.0.0.1", 0, proxy_protocol=networks, process_request=look, **options
         ) as server:
@@ -254,7 +254,7 @@ async def test_a_proxy_may_use_a_unix_socket(tmp_path: Path) -> None:
         return Response()
 
     path = os.fspath(tmp_path / "socket")
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(Echo, unix_path=path, proxy_protocol=LOOPBACK, process_request=look):
             client = RawClient(await trio.open_unix_socket(path))
             await client.send(VALID[0][0] + request())

@@ -90,7 +90,7 @@ async def test_the_client_of_another_library() -> None:
         with library_connect(url, additional_headers={"X-User": "al"}) as client:
             return client.recv(), client.local_address[1]
 
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(handler, "127.0.0.1", 0, process_request=attach_user) as server:
             assert server.port is not None
             text, port = await trio.to_thread.run_sync(run, server.port)

@@ -64,7 +64,7 @@ async def over_memory() -> AsyncIterator[Ends]:
 async def over_tcp() -> AsyncIterator[Ends]:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with listener, FaultProxy(("127.0.0.1", port)) as proxy:
             client = await open_url(proxy.url)
             server = await listener.accept()

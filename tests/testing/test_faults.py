@@ -25,7 +25,7 @@ async def check_echo(url: str, **options: Any) -> None:
 
 async def test_every_kind_of_target_over_tcp() -> None:
     """A mock server, its URL, its host and port, and a function."""
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with MockServer(echo) as server:
             port = int(server.url.strip("/").rpartition(":")[2])
             for target in (server, server.url, ("127.0.0.1", port), server.open_stream):
@@ -45,7 +45,7 @@ async def test_every_kind_of_target_in_memory(autojump_clock: MockClock) -> None
 
 async def test_a_proxy_between_tcp_and_memory() -> None:
     """In both directions."""
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with MockServer(echo, memory=True) as server, FaultProxy(server) as proxy:
             await check_echo(proxy.url)
         async with MockServer(echo) as server, FaultProxy(server, memory=True) as proxy:
@@ -183,7 +183,7 @@ async def test_the_next_connections(autojump_clock: MockClock) -> None:
 
 
 async def test_refused_over_tcp_is_a_reset() -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with FaultProxy("ws://never.test/") as proxy:
             proxy.refuse()
             async with await open_url(proxy.url) as stream:
@@ -197,7 +197,7 @@ async def test_an_unreachable_target() -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with FaultProxy(("127.0.0.1", port)) as proxy:
             async with await open_url(proxy.url) as stream:
                 with pytest.raises(trio.BrokenResourceError):

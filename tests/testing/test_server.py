@@ -163,7 +163,7 @@ async def test_the_exception_of_the_block_has_no_group(autojump_clock: MockClock
 
 async def test_tls() -> None:
     """The scheme of the URL is ``wss``."""
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with MockServer(echo, ssl_context=server_context()) as server:
             assert server.url.startswith("wss://127.0.0.1:")
             async with connect(server.url, ssl_context=client_context()) as conn:

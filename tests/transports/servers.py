@@ -155,7 +155,7 @@ async def serving(
         await play(script, stream)
 
     [listener] = await trio.open_tcp_listeners(0, host=host)
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with trio.open_nursery() as nursery:
             await nursery.start(trio.serve_listeners, serve, [listener])
             yield listener.socket.getsockname()[1]

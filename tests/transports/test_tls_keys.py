@@ -55,7 +55,7 @@ class Openssl:
 @asynccontextmanager
 async def openssl(*arguments: str) -> AsyncIterator[Openssl]:
     pipe = subprocess.PIPE
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with trio.open_nursery() as nursery:
             process = await nursery.start(
                 partial(

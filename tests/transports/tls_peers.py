@@ -58,7 +58,7 @@ async def in_thread(handler: Handler) -> AsyncIterator[int]:
             with plain, suppress(OSError):
                 handler(plain)
 
-        with trio.fail_after(40):
+        with trio.fail_after(300):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, run)
                 yield listener.getsockname()[1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from functools import partial
 from itertools import islice
 
 import trio
@@ -41,14 +40,21 @@ class Waiters:
     @trio.lowlevel.enable_ki_protection
     async def park(self) -> None:
         """Wait for a wake-up; the caller then checks its condition again."""
+        await trio.lowlevel.wait_task_rescheduled(self.add())
+
+    def add(self) -> _Abort:
+        """Add the current task; return the argument for ``wait_task_rescheduled``.
+
+        This takes less memory than :meth:`park`. The caller must be protected from
+        KeyboardInterrupt.
+        """
         if self._tasks is None:
             self._tasks = {}
         elif len(self._tasks) == _MAX_SMALL:
             self._tasks = OrderedDict(self._tasks)
         task = trio.lowlevel.current_task()
         self._tasks[task] = None
-        # Smaller than a closure.
-        await trio.lowlevel.wait_task_rescheduled(partial(_abort, self, task))
+        return _Abort(self, task)
 
     def remove(self, task: trio.lowlevel.Task) -> None:
         """Remove a task that is cancelled."""
@@ -60,7 +66,7 @@ class Waiters:
         tasks = self._tasks
         if not tasks:
             return 0
-        woken = list(islice(tasks, count))
+        woken = (next(iter(tasks)),) if count == 1 else tuple(islice(tasks, count))
         for task in woken:
             del tasks[task]
             trio.lowlevel.reschedule(task)
@@ -71,9 +77,18 @@ class Waiters:
         return self.unpark(len(self._tasks)) if self._tasks else 0
 
 
-def _abort(waiters: Waiters, task: trio.lowlevel.Task, _: object) -> trio.lowlevel.Abort:
-    waiters.remove(task)
-    return trio.lowlevel.Abort.SUCCEEDED
+class _Abort:
+    """Removes a task from a wait list when it is cancelled. This is smaller than a closure."""
+
+    __slots__ = ("_task", "_waiters")
+
+    def __init__(self, waiters: Waiters, task: trio.lowlevel.Task) -> None:
+        self._waiters = waiters
+        self._task = task
+
+    def __call__(self, _: object, /) -> trio.lowlevel.Abort:
+        self._waiters.remove(self._task)
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class _NoWaiters(Waiters):

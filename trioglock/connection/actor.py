@@ -24,7 +24,7 @@ from ._sync import NO_WAITERS, ignore
 from .background import Background
 from .hook_watch import watch_hooks
 from .hooks import Hook, HookResults, hook_of, split, split_call
-from .mailbox import SYNC_HOOK, Mailbox, PendingCall, run_now
+from .mailbox import SYNC_HOOK, Mailbox, PendingCall, SuspendedHook, run_now
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -193,10 +193,10 @@ class Actor(Generic[StateT]):
         finally:
             mailbox.leave()
 
-    async def _run_hook(self, hook: Hook, argument: Any) -> None:
+    async def _run_hook(self, hook: Hook, *args: Any) -> None:
         """Run a hook and apply its result; an exception ends the connection."""
         try:
-            result, self.state = split(hook, await self._call(hook, argument, self.state))
+            result, self.state = split(hook, await self._call(hook, *args, self.state))
             self._results.apply(hook, result)
         except Exception as error:
             self._on_failure(hook.label, error, True)
@@ -238,7 +238,9 @@ class Actor(Generic[StateT]):
         async def job() -> None:
             try:
                 returned = await self._call(self.connect, info, self.state)
-                self._apply_connect_result(returned, is_current(info))
+                result, self.state = split(self.connect, returned)
+                if is_current(info):
+                    self._results.apply(self.connect, result, first=True)
                 on_done(info)
             except Exception as error:
                 self._on_failure(self.connect.label, error, True)
@@ -253,11 +255,6 @@ class Actor(Generic[StateT]):
             raise self.init_stream.bad_state(state)
         self.state = state
         self.has_state = True
-
-    def _apply_connect_result(self, returned: Any, current: bool) -> None:
-        result, self.state = split(self.connect, returned)
-        if current:
-            self._results.apply(self.connect, result, first=True)
 
     def receive(self, run: Run) -> None:
         """Run ``handle_receive`` for each message. Neither waits nor raises."""
@@ -354,9 +351,7 @@ class Actor(Generic[StateT]):
                 self._results.apply(hook, result)
             except Exception as error:
                 self._on_failure(hook.label, error, True)
-            self.backlog -= 1
-            if not self.backlog:
-                self._backlog_waiters.unpark_all()
+            self.remove_backlog()
             if self._wait is not None:
                 wait, self._wait = self._wait, None
                 await wait()
@@ -369,13 +364,7 @@ class Actor(Generic[StateT]):
         self._start(partial(self._run_invalid, error, frame), self.invalid_hook)
 
     async def _run_invalid(self, invalid: DecodeError, frame: Data) -> None:
-        hook = self.invalid_hook
-        try:
-            returned = await self._call(hook, invalid, frame, self.state)
-            result, self.state = split(hook, returned)
-            self._results.apply(hook, result)
-        except Exception as error:
-            self._on_failure(hook.label, error, True)
+        await self._run_hook(self.invalid_hook, invalid, frame)
         self.remove_backlog()
 
     def handle_control(self, hook: Hook, payload: bytes) -> None:
@@ -383,19 +372,31 @@ class Actor(Generic[StateT]):
         if not (hook.is_default or self.mailbox.stopped or self.mailbox.pending >= MAX_PENDING):
             self._start(partial(self._run_hook, hook, payload), hook)
 
-    def send_sync(self, message: Any) -> AsyncIterable[Any] | None:
-        """Run a plain ``handle_send`` and queue its frames. Its exceptions are raised here.
+    def send(self, message: Any) -> AsyncIterable[Any] | SuspendedHook | None:
+        """Run ``handle_send`` and queue its frames. Its exceptions are raised here.
+
+        Call it only if :attr:`idle`.
 
         Returns:
-            As for :meth:`HookResults.send`.
+            As for :meth:`HookResults.send`. If the hook is async and has suspended, the argument
+            for :meth:`finish_send`.
         """
         hook = self.send_hook
         if hook.is_default:
             return self._results.send(hook, message)
         mailbox = self.mailbox
+        # An async hook runs like a plain one until it suspends.
         mailbox.active = SYNC_HOOK
         try:
             returned = hook.call(message, self.state)
+            if hook.is_async:
+                nurseries = len(trio.lowlevel.current_task().child_nurseries)
+                try:
+                    request = returned.send(None)
+                except StopIteration as done:
+                    returned = done.value
+                else:
+                    return SuspendedHook(returned, request, nurseries)
             if returned.__class__ is not tuple or len(returned) != 2:
                 returned = split(hook, returned)
             frame, state = returned
@@ -414,15 +415,12 @@ class Actor(Generic[StateT]):
         mailbox = self.mailbox
         return not (mailbox.pending or mailbox.active)
 
-    async def send_in_caller(self, message: Any) -> AsyncIterable[Any] | None:
-        """Run an async ``handle_send`` in the current task. Call it only if :attr:`idle`."""
-        hook = self.send_hook
+    async def finish_send(self, hook: SuspendedHook) -> AsyncIterable[Any] | None:
+        """Run a suspended ``handle_send`` to its end and queue its frames."""
         try:
-            return self._queue_sent(
-                await self.mailbox.run_in_caller(hook.call(message, self.state))
-            )
+            return self._queue_sent(await self.mailbox.finish(hook))
         except Exception as error:
-            self._report_call_failure(hook, error)
+            self._report_call_failure(self.send_hook, error)
             raise
 
     async def send_queued(self, message: Any) -> AsyncIterable[Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Generic
 
 import trio
@@ -23,6 +23,7 @@ from .closing import Status
 from .fragments.queue import FragmentQueue
 from .fragments.receiver import Fragments
 from .fragments.sender import send_fragments
+from .mailbox import SuspendedHook
 from .report import Statistics, StatusReport, make_report
 from .requests import has_link, request
 from .send_queue import checked_frame
@@ -108,38 +109,33 @@ class Connection(Generic[StateT, MessageT_co]):
             UsageError: called inside a hook of this connection.
             Exception: raised by ``handle_send``.
         """
-        actor = self._actor
+        actor, mailbox, send_queue = self._actor, self._mailbox, self._send_queue
+        if mailbox.active is not None:
+            mailbox.reject_inside_hook("send")
         await trio.lowlevel.checkpoint_if_cancelled()
-        send_queue = self._send_queue
-        if send_queue.closed or send_queue.size >= send_queue.threshold or not actor.idle:
-            iterable = await self._send_in_turn(message)
-        elif actor.send_hook.is_async:
-            iterable = await actor.send_in_caller(message)
-        else:
-            iterable = actor.send_sync(message)
+        has_turn = send_queue.size >= send_queue.threshold and not self._writer.make_space()
+        if has_turn:
+            await self._wait_turn()
+        try:
+            if send_queue.closed:
+                raise self._session.close_state.error()
+            if mailbox.pending or mailbox.active is not None:
+                iterable = await actor.send_queued(message)
+            else:
+                sent = actor.send(message)
+                if sent is not None and isinstance(sent, SuspendedHook):
+                    sent = await actor.finish_send(sent)
+                iterable = sent
+        finally:
+            if has_turn:
+                send_queue.end_turn()
         if iterable is not None:
             await send_fragments(self._session, iterable)
         elif self._turn_is_over():
             await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def _send_in_turn(self, message: Any) -> AsyncIterable[Any] | None:
-        self._mailbox.reject_inside_hook("send")
-        if self._send_queue.size >= self._send_queue.threshold:
-            await self._wait_turn()
-        if self._send_queue.closed:
-            raise self._session.close_state.error()
-        try:
-            if not self._actor.idle:
-                return await self._actor.send_queued(message)
-            if self._actor.send_hook.is_async:
-                return await self._actor.send_in_caller(message)
-            return self._actor.send_sync(message)
-        finally:
-            self._send_queue.end_turn()
-
     def _wait_turn(self) -> Awaitable[None]:
         """Wait for space in the send queue, or for its end."""
-        # Tens of thousands of tasks may wait here, so coroutines are kept to a minimum.
         if self._send_queue.message is not None:
             self._send_queue.message.reject_inside("send")
         # The queue of a connection that has ended may still be full.
@@ -182,7 +178,7 @@ class Connection(Generic[StateT, MessageT_co]):
             or actor.send_hook.is_async
         ):
             self._refuse_nowait()
-        if actor.send_sync(message) is not None:
+        if actor.send(message) is not None:
             raise UsageError(
                 "send_nowait() cannot send an async iterable, which takes time; use await send()"
             )
@@ -266,7 +262,9 @@ class Connection(Generic[StateT, MessageT_co]):
                         send_queue.end_turn()
                         has_turn = False
                     await send_queue.wait_release()
-                elif has_turn or send_queue.size < send_queue.threshold:
+                elif (
+                    has_turn or send_queue.size < send_queue.threshold or self._writer.make_space()
+                ):
                     break
                 else:
                     await self._wait_turn()
@@ -309,7 +307,11 @@ class Connection(Generic[StateT, MessageT_co]):
         checked = checked_frame(frame)
         await trio.lowlevel.checkpoint()
         send_queue = self._send_queue
-        if send_queue.size >= send_queue.threshold and not send_queue.is_exempt(checked):
+        if not (
+            send_queue.size < send_queue.threshold
+            or self._writer.make_space()
+            or send_queue.is_exempt(checked)
+        ):
             await self._wait_turn()
         if self._send_queue.closed:
             raise self._session.close_state.error()

@@ -24,7 +24,7 @@ from ..errors import UsageError
 from ._sync import NO_WAITERS
 from .background import Background
 
-__all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "run_now"]
+__all__ = ["SYNC_HOOK", "Job", "Mailbox", "PendingCall", "SuspendedHook", "run_now"]
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class Mailbox:
         self._pending_calls: set[PendingCall] | None = None
         self._task: trio.lowlevel.Task | None = None
         self._idle_waiters = NO_WAITERS
-        self._in_caller: Cancellable | None = None
+        self._in_caller: SuspendedHook | None = None
 
     def put(self, job: Job) -> None:
         """Queue a job."""
@@ -128,37 +128,28 @@ class Mailbox:
         finally:
             pending_calls.discard(pending_call)
 
-    async def run_in_caller(self, hook: Coroutine[Any, Any, Any]) -> Any:
-        """Run an async hook in the current task. Call it only if no job is pending.
+    async def finish(self, hook: SuspendedHook) -> Any:
+        """Run an async hook to its end, in the task that has started it, and return its result.
 
         Raises:
             ConnectionClosed: the mailbox was stopped before the hook returned.
             Exception: raised by the hook.
         """
         self.pending += 1
-        self.active = task = trio.lowlevel.current_task()
-        nurseries = len(task.child_nurseries)
+        self.active = trio.lowlevel.current_task()
+        self._in_caller = hook
         try:
-            request = hook.send(None)
-            return await self._wait_for(Cancellable(hook, request, nurseries))
-        except StopIteration as done:
-            return done.value
-        finally:
-            self.pending -= 1
-            self.leave()
-
-    async def _wait_for(self, cancellable: Cancellable) -> Any:
-        self._in_caller = cancellable
-        try:
-            return await cancellable
+            return await hook
         except BaseException as error:
             # A cancellation of the caller takes precedence.
             free = trio.current_effective_deadline() > -math.inf
-            if cancellable.interrupted and free and is_cancelled(error):
+            if hook.interrupted and free and is_cancelled(error):
                 raise self._closed_error() from None
             raise
         finally:
             self._in_caller = None
+            self.pending -= 1
+            self.leave()
 
     async def wait_idle(self) -> None:
         """Wait until no hook is running."""
@@ -247,17 +238,17 @@ def run_now(job: Coroutine[Any, Any, T]) -> T:
     raise AssertionError("a plain hook cannot suspend")
 
 
-class Cancellable:
-    """Continues a coroutine that was started with ``send(None)`` and is suspended.
+class SuspendedHook:
+    """An async hook that has suspended; awaiting it continues the hook.
 
     Another task can cancel it, at no cost while it does not block: a ``trio.CancelScope`` around
     every call of an async hook would take longer than the hook. A scope is entered only while the
-    coroutine is suspended, inside any scopes that the coroutine has opened, and left before it
-    resumes. A nursery waits for its children regardless of such an inner scope, so the nurseries of
-    the coroutine are cancelled separately.
+    hook is suspended, inside any scopes that the hook has opened, and left before it resumes. A
+    nursery waits for its children regardless of such an inner scope, so the nurseries of the hook
+    are cancelled separately.
 
     Args:
-        coroutine: the coroutine, started in the task that awaits this object.
+        coroutine: the hook, started in the task that awaits this object.
         request: the value it yielded for trio.
         nurseries: the number of nurseries that the task had open before the start.
     """

@@ -24,6 +24,7 @@ from ..options import RequestFormat
 from .closing import Status
 from .decoding import MALFORMED
 from .fragments.sender import send_fragments
+from .mailbox import SuspendedHook
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -413,7 +414,7 @@ async def request(
             )
             if sends_now:
                 queued = len(send_queue)
-                iterable = actor.send_sync(message)
+                iterable = actor.send(message)
                 if len(send_queue) > queued:
                     pending.unsent = send_queue.newest(len(send_queue) - queued)
         finally:
@@ -422,6 +423,7 @@ async def request(
         if not sends_now:
             await pending.send(connection, message)
         elif iterable is not None:
+            assert not isinstance(iterable, SuspendedHook)
             await send_fragments(connection._session, iterable)  # noqa: SLF001
         return await pending.wait()
 

@@ -374,29 +374,28 @@ class SendQueue:
 
     # Waiting.
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_turn(self) -> None:
         """Wait for space, behind earlier senders. The caller then checks :attr:`closed`.
 
         It calls :meth:`end_turn` once it has queued its data or has decided not to queue any.
         """
+        # Tens of thousands of tasks may wait here, so every object counts.
         try:
             while not self.closed:
                 self.threshold = 0
-                await self._senders.park()
+                await trio.lowlevel.wait_task_rescheduled(self._senders.add())
                 self._awake -= 1
                 if self.size < self._limit:
                     return
         finally:
-            self._restore_threshold()
+            if not (self._senders or self._awake):
+                self.threshold = self._limit
 
     def end_turn(self) -> None:
         """Wake further senders if there is still space."""
         if self._senders and not self._awake:
             self._wake_senders()
-
-    def _restore_threshold(self) -> None:
-        if not (self._senders or self._awake):
-            self.threshold = self._limit
 
     def _wake_senders(self) -> None:
         """Wake the reader, and as many senders as there is probably space for."""
@@ -638,16 +637,13 @@ class SendQueue:
             self._done += len(self._batch)
         self.size -= self._writing
         self.writing = False
-        self._count_batch()
+        self.batches += 1
+        if self.batches >= self._urgent_batch:
+            self._urgent_written()
         self._pass_barriers()
         self._wake_senders()
         self._batch = ()
         self._writing = 0
-
-    def _count_batch(self) -> None:
-        self.batches += 1
-        if self.batches >= self._urgent_batch:
-            self._urgent_written()
 
     def _urgent_written(self) -> None:
         self._urgent_batch = math.inf

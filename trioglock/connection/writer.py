@@ -182,22 +182,13 @@ class Writer:
         send_queue = self._send_queue
         if send_queue.closed:
             return False
-        if send_queue.size >= send_queue.threshold and not self._make_space():
+        if send_queue.size >= send_queue.threshold and not self.has_space:
             return False
         if self._idle:
             self._corked, self._idle = True, False
             corked.append(self)
         send_queue.put(frame, frame.size)
         return True
-
-    def _make_space(self) -> bool:
-        """Write the frames collected since :meth:`cork`; return whether there is space now.
-
-        A queue that is full only because its frames are held back does not indicate a slow peer.
-        """
-        if self._corked:
-            self.uncork()
-        return not self._send_queue.full
 
     def put_urgent(self, frame: QueuedFrame) -> None:
         """Write or queue a frame before data."""
@@ -290,9 +281,20 @@ class Writer:
 
     @property
     def has_space(self) -> bool:
-        """Whether a frame can be queued without waiting."""
+        """Whether a frame can be queued now. Writes the frames that fill the queue, if possible."""
+        self.make_space()
+        return not (self._send_queue.closed or self._send_queue.full)
+
+    def make_space(self) -> bool:
+        """Write the frames that fill the queue, if they were collected to be written together.
+
+        Returns:
+            Whether a sender can queue a frame without waiting.
+        """
         send_queue = self._send_queue
-        return not send_queue.closed and (not send_queue.full or self._make_space())
+        if self._corked and send_queue.is_large:
+            self.uncork(immediate=False)
+        return send_queue.size < send_queue.threshold
 
     async def wait_space(self) -> None:
         """Wait for space in the send queue. The caller must then check again."""

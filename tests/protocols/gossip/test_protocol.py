@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[MockGossipServer]:
             "connections": [{"type": "telnet", "host": "example.org", "port": 5555}],
         },
     )
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with MockGossipServer(memory=True, heartbeat_interval=None) as server:
             server.games["ExVenture"] = game
             yield server
@@ -594,7 +594,7 @@ async def test_leaving_the_block_closes_with_1000(server: Server) -> None:
 @pytest.mark.parametrize("transport", [None, TrioWebsocketTransport()], ids=["native", "trio"])
 async def test_over_tcp(transport: TrioWebsocketTransport | None, recorder: Recorder) -> None:
     """Over both transports: a session with messages both ways, a loss and a new link."""
-    with trio.fail_after(10):
+    with trio.fail_after(300):
         async with MockGossipServer() as server:
             options: dict[str, Any] = {"stream": None, "transport": transport}
             async with open_client(server, recorder, **options) as client:

@@ -63,7 +63,7 @@ async def test_the_official_client_works_with_the_mock_server(node: str) -> None
         tokens.append(token)
         return params == {"user": "al"}
 
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         channels = {"room:*": MockTopic, "presence:*": Lobby}
         async with MockPhoenixServer(channels, authorize=authorize) as server:
             done = await trio.run_process(

@@ -196,7 +196,7 @@ async def test_refused_handshakes(path: str, status: int) -> None:
 
 @REAL_CLOCK
 async def test_the_fixture_of_the_plugin(mock_phoenix_server: MockPhoenixServer) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(300):
         async with phoenix.connect(mock_phoenix_server.url) as socket:
             channel = await socket.join("room:1")
             assert (await channel.push("echo", {"a": 1})).response == {"a": 1}
@@ -337,7 +337,7 @@ async def test_a_client_has_a_peer() -> None:
 
 @REAL_CLOCK
 async def test_a_server_with_tls() -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(300):
         async with (
             MockPhoenixServer(ssl_context=server_context()) as server,
             phoenix.connect(server.url, ssl_context=client_context()) as socket,

@@ -152,7 +152,7 @@ async def test_clients_of_another_library_read_broadcasts(takeover: bool) -> Non
                 received += [client.recv(timeout=20) for _ in range(7)]
         return received
 
-    with trio.fail_after(30):
+    with trio.fail_after(300):
         async with serve(Echo, "127.0.0.1", 0) as server:
             received = await trio.to_thread.run_sync(talk)
     expected = [text for order in ORDERS for text in (*ORDERS[:6], order)]
@@ -189,7 +189,7 @@ async def test_compression_costs_an_idle_connection_little() -> None:
             nursery.cancel_scope.cancel()
         return (after - before) / count
 
-    with trio.fail_after(60):
+    with trio.fail_after(300):
         tracemalloc.start()
         try:
             await used(None)
@@ -238,7 +238,7 @@ async def test_fault_45_a_broadcast_is_shared_by_connections_that_are_behind(how
         write_limit=2**24,
     ) as server:
         streams: list[trio.abc.Stream] = []
-        with trio.fail_after(30):
+        with trio.fail_after(300):
             for _ in range(count):
                 stream: trio.abc.Stream
                 stream = await trio.open_tcp_stream("127.0.0.1", server.port or 0)

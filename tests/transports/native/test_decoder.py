@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.cases import case_of
 from tests.transports.native.frame_bytes import (
     BINARY,
     CLOSE,
@@ -198,27 +199,30 @@ def test_control_frames_do_not_count_towards_the_limit() -> None:
 # What is illegal.
 
 ILLEGAL = [
-    *(pytest.param(FIN | RSV1 | op, 0, id=f"RSV1, opcode {op}") for op in (TEXT, BINARY, PING)),
-    *(pytest.param(FIN | RSV2 | op, 0, id=f"RSV2, opcode {op}") for op in (TEXT, PONG, CLOSE)),
-    *(pytest.param(FIN | RSV3 | op, 0, id=f"RSV3, opcode {op}") for op in (BINARY, CLOSE)),
-    *(pytest.param(FIN | op, 0, id=f"opcode {op}") for op in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
-    *(pytest.param(op, 0, id=f"fragmented opcode {op}") for op in (CLOSE, PING, PONG)),
-    *(pytest.param(FIN | op, 126, id=f"long opcode {op}") for op in (CLOSE, PING, PONG)),
-    pytest.param(FIN | PING, 65536, id="very long ping"),
-    pytest.param(FIN | CONT, 0, id="last continuation of nothing"),
-    pytest.param(CONT, 5, id="continuation of nothing"),
+    *((FIN | RSV1 | op, 0) for op in (TEXT, BINARY, PING)),
+    *((FIN | RSV2 | op, 0) for op in (TEXT, PONG, CLOSE)),
+    *((FIN | RSV3 | op, 0) for op in (BINARY, CLOSE)),
+    *((FIN | op, 0) for op in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)),
+    *((op, 0) for op in (CLOSE, PING, PONG)),
+    *((FIN | op, 126) for op in (CLOSE, PING, PONG)),
+    (FIN | PING, 65536),
+    (FIN | CONT, 0),
+    (CONT, 5),
 ]
 
 
-@pytest.mark.parametrize(("head", "length"), ILLEGAL)
-def test_an_illegal_head_is_1002(head: int, length: int, masked: bool) -> None:
+def test_an_illegal_head_is_1002(masked: bool) -> None:
     """Refused for its first two bytes, whatever would follow, after all that came before."""
-    illegal = header(head, length, masked=masked)
-    data = frame(BINARY, b"before", masked=masked) + frame(PING, masked=masked) + illegal
-    assert decode_every_way(data, masked=masked) == [b"before", Ping(), violation(1002)]
-    decoder = plain(masked=masked, max_size=1)
-    assert decoder.feed(illegal[:1]) == []
-    assert [getattr(event, "code", None) for event in decoder.feed(illegal[1:2])] == [1002]
+    before = frame(BINARY, b"before", masked=masked) + frame(PING, masked=masked)
+    for head, length in ILLEGAL:
+        with case_of(hex(head), length):
+            illegal = header(head, length, masked=masked)
+            events = decode_every_way(before + illegal, masked=masked)
+            assert events == [b"before", Ping(), violation(1002)]
+            decoder = plain(masked=masked, max_size=1)
+            assert decoder.feed(illegal[:1]) == []
+            codes = [getattr(event, "code", None) for event in decoder.feed(illegal[1:2])]
+            assert codes == [1002]
 
 
 @pytest.mark.parametrize("opcode", [TEXT, BINARY, PING, CLOSE])

@@ -82,7 +82,7 @@ async def poller() -> Poller:
 @pytest.mark.parametrize("result", [PAUSED, ENDED, LEFT])
 async def test_a_result_wakes_the_task(poller: Poller, result: int) -> None:
     """The function is called when there are bytes, and its result is returned."""
-    with sockets() as [(near, far)], trio.fail_after(5):
+    with sockets() as [(near, far)], trio.fail_after(300):
         for _ in range(2):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(sends_later, far)
@@ -112,7 +112,7 @@ async def test_again_needs_no_readable_descriptor(poller: Poller) -> None:
             turns += 1
             await trio.sleep(0)
 
-    with sockets() as [(near, far)], trio.fail_after(5):
+    with sockets() as [(near, far)], trio.fail_after(300):
         far.send(b"x")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(count)
@@ -165,7 +165,7 @@ async def test_an_exception_is_raised_in_the_task(
         except BaseException as error:
             caught.append(error)
 
-    with sockets(2) as [(near, far), (other, other_far)], trio.fail_after(5):
+    with sockets(2) as [(near, far), (other, other_far)], trio.fail_after(300):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed)
             far.send(b"x")
@@ -196,7 +196,7 @@ async def test_it_runs_in_the_context_of_the_task(poller: Poller) -> None:
         assert await poller.feed(end.fileno(), step) == PAUSED
         assert number.get() == 300 + at
 
-    with sockets(5) as pairs, trio.fail_after(5):
+    with sockets(5) as pairs, trio.fail_after(300):
         async with trio.open_nursery() as sender, trio.open_nursery() as nursery:
             sender.start_soon(keep_sending, [far for _, far in pairs])
             async with trio.open_nursery() as nursery:
@@ -218,7 +218,7 @@ async def keep_sending(ends: list[socket.socket]) -> None:
 
 async def test_a_cancelled_task_leaves(poller: Poller) -> None:
     """Nothing is read after it, and the descriptor can be fed again."""
-    with sockets() as [(near, far)], trio.fail_after(5):
+    with sockets() as [(near, far)], trio.fail_after(300):
         with trio.move_on_after(0.01) as scope:
             await poller.feed(near.fileno(), reading(near))
         assert scope.cancelled_caught
@@ -244,7 +244,7 @@ async def test_cancelled_before_it_waits(poller: Poller) -> None:
 async def test_a_function_that_cancels_its_own_task(poller: Poller, result: int) -> None:
     """A result is returned; without one, Cancelled is raised."""
     returned: list[int] = []
-    with sockets() as [(near, far)], trio.fail_after(5):
+    with sockets() as [(near, far)], trio.fail_after(300):
         with trio.CancelScope() as scope:
 
             def step() -> int:
@@ -261,7 +261,7 @@ async def test_a_function_that_cancels_its_own_task(poller: Poller, result: int)
 
 async def test_a_function_that_cancels_its_own_task_and_raises(poller: Poller) -> None:
     """The exception is not lost."""
-    with sockets() as [(near, far)], trio.fail_after(5), trio.CancelScope() as scope:
+    with sockets() as [(near, far)], trio.fail_after(300), trio.CancelScope() as scope:
 
         def step() -> int:
             scope.cancel()
@@ -284,7 +284,7 @@ async def test_a_function_that_cancels_all_tasks(poller: Poller) -> None:
 
         return run
 
-    with sockets(50) as pairs, trio.fail_after(5):
+    with sockets(50) as pairs, trio.fail_after(300):
         for _, far in pairs:
             far.send(b"x")
         async with trio.open_nursery() as nursery:
@@ -298,7 +298,7 @@ async def test_a_function_that_cancels_all_tasks(poller: Poller) -> None:
 
 async def test_a_closed_descriptor_wakes_the_task(poller: Poller) -> None:
     """OSError, whether the task waits or its function is running."""
-    with sockets(2) as [(near, _), (other, far)], trio.fail_after(5):
+    with sockets(2) as [(near, _), (other, far)], trio.fail_after(300):
 
         def step() -> int:
             poller.closed(other.fileno())
@@ -319,7 +319,7 @@ async def expect_closed(poller: Poller, end: socket.socket, step: Step) -> None:
 
 async def test_a_number_that_is_used_again(poller: Poller) -> None:
     """The link that had the number before is woken, and the new one is fed."""
-    with sockets(2) as [(near, _), (other, far)], trio.fail_after(5):
+    with sockets(2) as [(near, _), (other, far)], trio.fail_after(300):
         fd = near.fileno()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(expect_closed, poller, near, reading(near))
@@ -386,7 +386,7 @@ async def test_the_epoll_lives_as_long_as_links_do() -> None:
     """It is opened by the first feed, closed when the last link leaves, and opened again."""
     poller = Poller()
     before = epolls()
-    with sockets() as [(near, far)], trio.fail_after(5):
+    with sockets() as [(near, far)], trio.fail_after(300):
         for _ in range(3):
             poller.join()
             poller.join()
