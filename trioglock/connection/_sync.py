@@ -66,7 +66,7 @@ class Waiters:
         tasks = self._tasks
         if not tasks:
             return 0
-        woken = list(islice(tasks, count))
+        woken = (next(iter(tasks)),) if count == 1 else tuple(islice(tasks, count))
         for task in woken:
             del tasks[task]
             trio.lowlevel.reschedule(task)

@@ -193,10 +193,10 @@ class Actor(Generic[StateT]):
         finally:
             mailbox.leave()
 
-    async def _run_hook(self, hook: Hook, argument: Any) -> None:
+    async def _run_hook(self, hook: Hook, *args: Any) -> None:
         """Run a hook and apply its result; an exception ends the connection."""
         try:
-            result, self.state = split(hook, await self._call(hook, argument, self.state))
+            result, self.state = split(hook, await self._call(hook, *args, self.state))
             self._results.apply(hook, result)
         except Exception as error:
             self._on_failure(hook.label, error, True)
@@ -238,7 +238,9 @@ class Actor(Generic[StateT]):
         async def job() -> None:
             try:
                 returned = await self._call(self.connect, info, self.state)
-                self._apply_connect_result(returned, is_current(info))
+                result, self.state = split(self.connect, returned)
+                if is_current(info):
+                    self._results.apply(self.connect, result, first=True)
                 on_done(info)
             except Exception as error:
                 self._on_failure(self.connect.label, error, True)
@@ -253,11 +255,6 @@ class Actor(Generic[StateT]):
             raise self.init_stream.bad_state(state)
         self.state = state
         self.has_state = True
-
-    def _apply_connect_result(self, returned: Any, current: bool) -> None:
-        result, self.state = split(self.connect, returned)
-        if current:
-            self._results.apply(self.connect, result, first=True)
 
     def receive(self, run: Run) -> None:
         """Run ``handle_receive`` for each message. Neither waits nor raises."""
@@ -354,9 +351,7 @@ class Actor(Generic[StateT]):
                 self._results.apply(hook, result)
             except Exception as error:
                 self._on_failure(hook.label, error, True)
-            self.backlog -= 1
-            if not self.backlog:
-                self._backlog_waiters.unpark_all()
+            self.remove_backlog()
             if self._wait is not None:
                 wait, self._wait = self._wait, None
                 await wait()
@@ -369,13 +364,7 @@ class Actor(Generic[StateT]):
         self._start(partial(self._run_invalid, error, frame), self.invalid_hook)
 
     async def _run_invalid(self, invalid: DecodeError, frame: Data) -> None:
-        hook = self.invalid_hook
-        try:
-            returned = await self._call(hook, invalid, frame, self.state)
-            result, self.state = split(hook, returned)
-            self._results.apply(hook, result)
-        except Exception as error:
-            self._on_failure(hook.label, error, True)
+        await self._run_hook(self.invalid_hook, invalid, frame)
         self.remove_backlog()
 
     def handle_control(self, hook: Hook, payload: bytes) -> None:

@@ -107,9 +107,7 @@ class ReceiveQueue:
     def notify(self) -> None:
         """Wake receivers for the messages added to :attr:`items`, and enforce the limit."""
         items = self.items
-        if self._readers:
-            self._readers.unpark(count=len(items))
-        elif self._discards:
+        if not self._readers.unpark(len(items)) and self._discards:
             items.clear()
         limit = self._closing_limit if self._overflow == "wait" else self._limit
         if limit is not None and len(items) > limit:

@@ -389,16 +389,13 @@ class SendQueue:
                 if self.size < self._limit:
                     return
         finally:
-            self._restore_threshold()
+            if not (self._senders or self._awake):
+                self.threshold = self._limit
 
     def end_turn(self) -> None:
         """Wake further senders if there is still space."""
         if self._senders and not self._awake:
             self._wake_senders()
-
-    def _restore_threshold(self) -> None:
-        if not (self._senders or self._awake):
-            self.threshold = self._limit
 
     def _wake_senders(self) -> None:
         """Wake the reader, and as many senders as there is probably space for."""
@@ -640,16 +637,13 @@ class SendQueue:
             self._done += len(self._batch)
         self.size -= self._writing
         self.writing = False
-        self._count_batch()
+        self.batches += 1
+        if self.batches >= self._urgent_batch:
+            self._urgent_written()
         self._pass_barriers()
         self._wake_senders()
         self._batch = ()
         self._writing = 0
-
-    def _count_batch(self) -> None:
-        self.batches += 1
-        if self.batches >= self._urgent_batch:
-            self._urgent_written()
 
     def _urgent_written(self) -> None:
         self._urgent_batch = math.inf
