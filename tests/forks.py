@@ -14,18 +14,18 @@ import runpy
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import cache
 from pathlib import Path
 from subprocess import PIPE, Popen
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import trio
 
 from tests.scripts import ROOT, Finished
 
-__all__ = ["INTERPRETER", "Forked", "close_forks", "open_fork", "run_fork"]
+__all__ = ["INTERPRETER", "Forked", "close_forks", "forked", "open_fork", "run_fork"]
 
 INTERPRETER = (sys.executable, "-X", "utf8", "-W", "error")
 IMPORTED = (
@@ -131,6 +131,22 @@ async def open_fork(
     streams = [None if fd is None else trio.lowlevel.FdStream(fd) for fd in (output, errors)]
     pid = int(await control.recv(100))
     return Forked(pid, control, trio.lowlevel.FdStream(write), *streams)
+
+
+@asynccontextmanager
+async def forked(*arguments: str, **options: Any) -> AsyncIterator[trio.Process | Forked]:
+    """Yield the process of :func:`open_fork`; kill it if it has not ended with the block."""
+    process = await open_fork(*arguments, **options)
+    try:
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    await stream.aclose()
 
 
 async def run_fork(*arguments: str | Path, cwd: Path = ROOT) -> Finished:

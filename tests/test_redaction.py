@@ -184,12 +184,12 @@ def test_texts_without_secrets_are_unchanged(text: str) -> None:
 )
 def test_redaction_takes_linear_time(text: str) -> None:
     """A long text from a peer must not block the event loop."""
-    began = time.perf_counter()
+    began = time.process_time()
     redact_text(text)
     redact_subprotocols(text)
     for of_address in (redact_url, without_secrets, without_user_info):
         of_address(text)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_lines() -> None:

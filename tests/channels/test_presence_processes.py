@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,8 +16,8 @@ import pytest
 import trio
 
 from tests.channels.presence_server import digest
+from tests.forks import Forked, forked
 from tests.pubsub.redis_server import RealRedis, real_redis
-from tests.scripts import ROOT
 from trioglock import Connection, ConnectionClosed, connect
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
@@ -39,24 +38,17 @@ def redis() -> Iterator[RealRedis]:
 class ServerProcess:
     """A server in its own process."""
 
-    def __init__(self, process: trio.Process, port: int) -> None:
+    def __init__(self, process: trio.Process | Forked, port: int) -> None:
         self.process = process
         self.url = f"ws://127.0.0.1:{port}/socket/websocket?vsn=2.0.0"
 
 
 @asynccontextmanager
 async def server_process(redis: RealRedis, name: str) -> AsyncIterator[ServerProcess]:
-    command = [sys.executable, "-m", "tests.channels.presence_server", redis.url, "0", name]
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(
-            lambda **options: trio.run_process(command, stdout=-1, check=False, cwd=ROOT, **options)
-        )
+    arguments = ("-m", "tests.channels.presence_server", redis.url, "0", name)
+    async with forked(*arguments, stderr=2) as process:
         assert process.stdout is not None
-        port = int(await process.stdout.receive_some())
-        try:
-            yield ServerProcess(process, port)
-        finally:
-            process.kill()
+        yield ServerProcess(process, int(await process.stdout.receive_some()))
 
 
 class BusyClient:

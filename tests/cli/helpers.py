@@ -14,7 +14,7 @@ from unittest import mock
 
 import trio
 
-from tests.forks import INTERPRETER, Forked, open_fork
+from tests.forks import INTERPRETER, Forked, forked
 from trioglock._scope import open_scope
 from trioglock.cli import main
 
@@ -215,19 +215,11 @@ class Running:
 async def started(*arguments: str | Path, **env: str) -> AsyncIterator[Running]:
     """Run a command in its own process during a block; kill it if it has not ended by then."""
     words = map(str, arguments)
-    process = await open_fork("-m", "trioglock", *words, env=environment(**env))
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    running = Running(process.stdout, process.stderr, process.wait, process)
-    running.stdin = process.stdin
-    try:
+    async with forked("-m", "trioglock", *words, env=environment(**env)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        running = Running(process.stdout, process.stderr, process.wait, process)
+        running.stdin = process.stdin
         with trio.fail_after(SECONDS):
             yield running
-    finally:
-        with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                await stream.aclose()

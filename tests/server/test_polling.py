@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
+import random
 import signal
 import socket
 import sys
@@ -22,6 +24,7 @@ import trio.testing
 
 from tests.scripts import run_python
 from tests.transports.native.frame_bytes import BINARY, FIN, apply_key, frame, header
+from tests.transports.servers import client_context, server_context
 from trioglock import (
     Close,
     Connection,
@@ -34,7 +37,7 @@ from trioglock import (
     serve,
 )
 from trioglock.telemetry import LinkClosed, listen
-from trioglock.transports.native import link, poller
+from trioglock.transports.native import link, poller, socket_io, tls_io
 
 name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
 
@@ -449,6 +452,53 @@ async def test_backpressure_pauses_and_resumes() -> None:
             for connection in others:
                 nursery.start_soon(assert_echo, connection)
             assert [await slow.receive() for _ in sent] == sent
+
+
+class ShortWrites:
+    """The module ``os``, whose writes are often short or have to wait."""
+
+    def __init__(self) -> None:
+        self._random = random.Random(1)
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(os, attribute)
+
+    def write(self, fd: int, data: Any) -> int:
+        chance = self._random.random()
+        if chance < 0.3:
+            raise BlockingIOError
+        return os.write(fd, data if chance < 0.6 else data[: len(data) // 2 or 1])
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_replies_that_do_not_fit_into_the_socket(
+    monkeypatch: pytest.MonkeyPatch, *, secure: bool
+) -> None:
+    """Sockets take only a part of a write, or nothing; each client gets its replies in order."""
+    short_writes = ShortWrites()
+    monkeypatch.setattr(socket_io, "os", short_writes)
+    monkeypatch.setattr(tls_io, "os", short_writes)
+    sizes = [1, 16_370, 100, 2**14, 40_000, 70_000] * 30
+    tls = server_context() if secure else None
+    trust = client_context() if secure else None
+
+    async def converse(url: str) -> None:
+        opening = connect(url, proxy=None, ssl_context=trust)
+        async with opening as connection, trio.open_nursery() as nursery:
+            nursery.start_soon(send_all, connection)
+            received = [len(await connection.receive()) for _ in sizes]
+        assert received == sizes
+
+    async def send_all(connection: Connection[Any]) -> None:
+        for size in sizes:
+            await connection.send(bytes(size))
+
+    async with serving(lambda: Hooked(Reply), ssl_context=tls) as server:
+        scheme = "wss" if secure else "ws"
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(converse, f"{scheme}://127.0.0.1:{server.port}/")
 
 
 # Runs, threads and processes.

@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from tests.docs.test_examples import EXAMPLES, EXPECTED
-from tests.scripts import assert_lines, run_python
+from tests.forks import run_fork
+from tests.scripts import assert_lines
 from trioglock import connect, serve
 from trioglock.protocols.jsonrpc import Peer, RPCError
 
@@ -51,7 +52,7 @@ async def test_a_foreign_server() -> None:
 
 async def test_the_example_with_a_foreign_server() -> None:
     async with foreign_server() as url:
-        done = await run_python(EXAMPLES / "json_rpc.py", url)
+        done = await run_fork(EXAMPLES / "json_rpc.py", url)
     assert (done.code, done.stderr) == (0, "")
     assert_lines(done.stdout, EXPECTED["json_rpc"])
 

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 import trio
 
-from tests.scripts import ROOT, assert_lines, run_python
+from tests.forks import run_fork
+from tests.scripts import ROOT, assert_lines
 from trioglock.testing import MockPhoenixServer
 
 CHAT = ROOT / "examples" / "phoenix_chat.py"
@@ -36,7 +37,7 @@ async def test_the_benchmark_reports_each_size() -> None:
     """An echo, a push, the difference, and whether it is within the limit."""
     for needed in ("picows", "uvloop"):
         pytest.importorskip(needed, reason="the group 'bench' is not installed")
-    done = await run_python("-m", "benchmarks.phoenix", "--rounds", "1", "--count", "20")
+    done = await run_fork("-m", "benchmarks.phoenix", "--rounds", "1", "--count", "20")
     assert (done.code, done.stderr) == (0, ""), done.stdout
     assert len(re.findall(r"bytes: echo .* us, push and reply .* us", done.stdout)) == 3
     assert len(re.findall(r"(yes|NO): at most 25 us more: ", done.stdout)) == 3

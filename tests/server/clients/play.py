@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -192,13 +193,15 @@ async def play(open_: Open, url: str, trust: ssl.SSLContext | None) -> None:
         await peer.close(4002, "bye")
     async with open_(f"{url}/noted", trust) as peer:
         assert await peer.receive() == "4002 bye"
-    # Neither side waits for the other at the end: a second each would be ten.
-    began = time.monotonic()
+    # Neither side waits for the other at the end, which would take a second each time.
+    times = []
     for _ in range(10):
+        began = time.monotonic()
         async with open_(f"{url}/echo", trust) as peer:
             await peer.send("hello")
             assert await peer.receive() == "hello"
-    assert time.monotonic() - began < 8
+        times.append(time.monotonic() - began)
+    assert statistics.median(times) < 0.8, times
 
 
 async def play_all(open_: Open, certificate: str, *urls: str) -> None:
