@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from tests.channels.helpers import serving_channels
-from trioglock.channels import Answer, Broadcast, Channel, Channels, ConnectRequest, JoinRefused
+from tests.server.helpers import frame
+from tests.server.writes import counting_clients, counts_writes
+from trioglock import serve
+from trioglock.channels import (
+    Answer,
+    Broadcast,
+    Channel,
+    Channels,
+    ConnectRequest,
+    JoinRefused,
+    Push,
+)
 from trioglock.channels.routes import ChannelRoutes
-from trioglock.errors import HandshakeRefused, InvalidOption, UsageError
+from trioglock.codecs import JSON, Msgpack
+from trioglock.codecs.json import LIBRARIES
+from trioglock.errors import ConnectionClosedError, HandshakeRefused, InvalidOption, UsageError
 from trioglock.protocols import phoenix
 from trioglock.pubsub import Hub
 
@@ -127,9 +141,60 @@ def test_invalid_options_are_refused_at_once() -> None:
         {"hub": Hub(), "id": "user"},
         {"hub": Hub(), "id": identify},
         {"hub": Hub(), "max_topics": 0},
+        {"hub": Hub(), "codec": JSON},
+        {"hub": Hub(), "codec": "msgspec"},
+        {"hub": Hub(), "codec": Msgpack()},
+        {"hub": Hub(), "codec": JSON(dict)},
     ):
         with pytest.raises(InvalidOption):
             Channels(routes, **options)
+
+
+@counts_writes
+async def test_replies_to_pushes_that_arrive_together_leave_in_one_write() -> None:
+    class Echo(Channel[None]):
+        def handle_in(self, event: str, payload: Any, state: None) -> tuple[Any, None]:
+            return Answer("ok", payload), None
+
+    hub = Hub()
+    channels = Channels({"room:*": Echo}, hub=hub)
+    path = "/socket/websocket?vsn=2.0.0"
+    async with (
+        hub,
+        serve(channels.socket, "127.0.0.1", 0) as server,
+        counting_clients(server, 1, path) as [client],
+    ):
+        await client.send(frame(0x81, b'["1","1","room:1","phx_join",{}]'))
+        await client.texts(1)
+        client.writes()
+        pushes = [f'["1","{ref}","room:1","echo",{{"ref":{ref}}}]' for ref in range(2, 22)]
+        await client.send(b"".join(frame(0x81, push.encode()) for push in pushes))
+        replies = await client.texts(20)
+        assert client.writes() == 1
+    assert [json.loads(reply)[1] for reply in replies] == [str(ref) for ref in range(2, 22)]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_every_json_library_sends_the_same_frames(library: Any) -> None:
+    class Echo(Channel[None]):
+        def handle_in(self, event: str, payload: Any, state: None) -> tuple[Any, None]:
+            return (Answer("ok", payload), Push("pushed", payload)), None
+
+    payload: dict[str, Any] = {"text": 'caf\u00e9 " \\ \n', "list": [1, 2.5, None, True, {}]}
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    codec: JSON[Any] = JSON(library=library)
+    async with serving_channels(Echo, codec=codec) as site, site.dial() as raw:
+        await raw.join()
+        await raw.send("1", "2", "room:1", "echo", payload)
+        reply = f'["1","2","room:1","phx_reply",{{"response":{text},"status":"ok"}}]'
+        assert await raw.raw() == reply
+        assert await raw.raw() == f'["1",null,"room:1","pushed",{text}]'
+        await site.channels.broadcast("room:1", "shout", payload)
+        assert await raw.raw() == f'[null,null,"room:1","shout",{text}]'
+        await raw.connection.send("[1e400]")
+        with pytest.raises(ConnectionClosedError) as closed:
+            await raw.raw()
+    assert closed.value.code == 1011
 
 
 def test_the_first_matching_route_counts() -> None:

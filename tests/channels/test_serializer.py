@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ from hypothesis import strategies as st
 
 from tests.strategies import CHARACTERS
 from trioglock.channels.topics import add_origin, split_origin
+from trioglock.codecs import JSON
+from trioglock.codecs.json import LIBRARIES
 from trioglock.errors import DecodeError, EncodeError
 from trioglock.protocols.phoenix import InvalidMessage, PhoenixMessage, V2Serializer
-from trioglock.protocols.phoenix.serializer import V2ServerSerializer
+from trioglock.protocols.phoenix.serializer import JoinReplies, V2ServerSerializer
 from trioglock.pubsub.redis.history import decode_data
 
 client, server = V2Serializer(), V2ServerSerializer()
+servers = [V2ServerSerializer(JSON(library=library)) for library in LIBRARIES]  # type: ignore[call-overload]
 
 text = st.text(CHARACTERS, max_size=20)
 origins = st.from_regex(r"[0-9a-f]{16}-[0-9]{1,9}", fullmatch=True, alphabet=CHARACTERS)
@@ -47,6 +51,42 @@ def test_a_client_decodes_a_reply(
     payload = {"response": response, "status": status}
     message = PhoenixMessage(join_ref, ref, topic, "phx_reply", payload)
     assert client.decode(server.encode(message)) == message
+
+
+@given(refs | st.integers(0, 9), refs | st.integers(0, 9), text, text, payloads)
+def test_a_reply_to_a_push_has_the_frame_of_its_message(
+    join_ref: Any, ref: Any, topic: str, status: str, response: Any
+) -> None:
+    payload = {"response": response, "status": status}
+    frame = server.encode(PhoenixMessage(join_ref, ref, topic, "phx_reply", payload))
+    replies = JoinReplies(join_ref, topic)
+    for one in servers:
+        assert one.encode_reply(replies, ref, status, response) == frame
+
+
+class Status(str, Enum):  # noqa: UP042 - formatted, it is not its value
+    OK = "ok"
+
+
+@pytest.mark.parametrize("serializer", servers)
+def test_a_reply_may_be_nested_as_deeply_as_any_message(serializer: V2ServerSerializer) -> None:
+    replies, value = JoinReplies("1", "room:1"), dict[str, Any]()
+    for _ in range(197):
+        value = {"a": value}
+    frame = serializer.encode_reply(replies, "2", "ok", value)
+    assert client.decode(frame).payload == {"response": value, "status": "ok"}
+    with pytest.raises(EncodeError, match="200 levels"):
+        serializer.encode_reply(replies, "2", "ok", {"a": value})
+
+
+@pytest.mark.parametrize("serializer", servers)
+def test_what_cannot_be_sent_in_a_reply(serializer: V2ServerSerializer) -> None:
+    replies = JoinReplies("1", "room:1")
+    frame = serializer.encode_reply(replies, "2", Status.OK, {})
+    assert frame == '["1","2","room:1","phx_reply",{"response":{},"status":"ok"}]'
+    for status, response in (("\ud800", {}), ("ok", {1: 2}), ("ok", {"a": "\ud800"})):
+        with pytest.raises(EncodeError):
+            serializer.encode_reply(replies, "2", status, response)
 
 
 @given(text, text, payloads)

@@ -34,7 +34,8 @@ from ..gap import Gap
 from ..protocols.phoenix.errors import ChannelClosed
 from ..protocols.phoenix.errors import JoinRefused as ClientJoinRefused
 from ..protocols.phoenix.message import PhoenixMessage, check_event
-from .channel import Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
+from ..protocols.phoenix.serializer import JoinReplies
+from .channel import RESULTS, Channel, ChannelHookTable, ClientEvent, result_hint, split_outcome
 from .history import GAP
 from .machine import (
     JOIN_CRASHED,
@@ -125,6 +126,7 @@ class ChannelActor:
         "_ref",
         "_ref_is_taken",
         "_ref_is_valid",
+        "_replies",
         "_scope",
         "_socket",
         "_start_callbacks",
@@ -150,6 +152,7 @@ class ChannelActor:
         """Identifies this member in broadcasts that it does not receive; None before the first."""
         self.pending_presence: dict[str, dict[str, Any]] | None = None
         """The entries of :class:`.Presence` to add when the client has joined."""
+        self._replies: JoinReplies | None = None  # before the first one
         self._socket = socket
         self._channel: Any = None  # before the join begins, and after the end
         self._hub_channel = hub_channel(join.topic)
@@ -345,18 +348,21 @@ class ChannelActor:
 
     def handle_in(self, ref: str | None, event: str, payload: Any) -> None:
         """Handle a push of the client."""
-        job = _Job(IN, ref, event, payload)
         if not self._busy:
-            self._run_now(job)
-        elif not self._add_push(job):
-            self._reply(self._machine.answer(self.join, ref, "error", OVERLOADED))
+            self._busy = True
+            later = self._run(IN, ref, event, payload)
+            if later is None and self._jobs is None and self._reason is None:
+                self._busy = False  # the usual case
+            else:
+                self._continue(later)
+        elif not self._add_push(_Job(IN, ref, event, payload)):
+            self._answer(ref, "error", OVERLOADED)
 
     def handle_out(self, event: str, payload: Any) -> None:
         """Handle a broadcast that the channel intercepts."""
-        job = _Job(OUT, None, event, payload)
         if not self._busy:
-            self._run_now(job)
-        elif not self._add(job) and self._reason is None:
+            self._run_now(OUT, None, event, payload)
+        elif not self._add(_Job(OUT, None, event, payload)) and self._reason is None:
             # The client would not notice a dropped broadcast; after this error, it joins again.
             self._fail(f"{self.hooks.name}.{OUT}", UsageError("too many messages are waiting"))
             self._cancel()
@@ -382,10 +388,9 @@ class ChannelActor:
 
     def leave(self, ref: str | None) -> None:
         """Handle a leave after all earlier messages."""
-        job = _Job(LEAVE, ref, LEAVE, None)
         if not self._busy:
-            self._run_now(job)
-        elif not self._add(job):
+            self._run_now(LEAVE, ref, LEAVE, None)
+        elif not self._add(_Job(LEAVE, ref, LEAVE, None)):
             self._fail(f"{self.hooks.name}.{IN}", UsageError("too many messages are waiting"))
             self._cancel()
 
@@ -434,22 +439,26 @@ class ChannelActor:
 
     # Running jobs.
 
-    def _run_now(self, job: _Job) -> None:
+    def _run_now(self, kind: str, ref: str | None, event: str, payload: Any) -> None:
         self._busy = True
-        later = self._run(job)
-        if later is None:
-            self._continue()
-        else:
-            self._start_task(later)
+        self._continue(self._run(kind, ref, event, payload))
 
-    def _continue(self) -> None:
-        """Run the jobs that are waiting now, as long as their hooks are plain."""
+    def _continue(self, later: Later | None = None) -> None:
+        """Run the jobs that are waiting now, as long as their hooks are plain.
+
+        Args:
+            later: the part of the last job that has to wait.
+        """
+        if later is not None:
+            self._start_task(later)
+            return
         jobs = self._jobs
         if jobs is not None:
             for _ in range(len(jobs)):
                 if self._reason is not None:
                     break
-                later = self._run(self._next(jobs))
+                kind, ref, event, payload, _ = self._next(jobs)
+                later = self._run(kind, ref, event, payload)
                 if later is not None:
                     self._start_task(later)
                     return
@@ -492,10 +501,10 @@ class ChannelActor:
         count = 0
         while self._jobs and self._reason is None:
             count += 1
-            job = self._next(self._jobs)
-            if job.kind == IN:
+            kind, ref, event, payload, _ = self._next(self._jobs)
+            if kind == IN:
                 await self.outgoing.wait_space()
-            later = self._run(job)
+            later = self._run(kind, ref, event, payload)
             if later is not None:
                 await later()
             elif count % JOBS_PER_TURN == 0 or self.outgoing.needs_turn:
@@ -504,73 +513,96 @@ class ChannelActor:
         if self._reason is None:
             self._busy, self._jobs = False, None
 
-    def _run(self, job: _Job) -> Later | None:
+    def _run(self, kind: str, ref: str | None, event: str, payload: Any) -> Later | None:
         """Run a job; return the part of it that has to wait."""
-        kind, ref, event, payload, _ = job
         if kind == LEAVE:
             self._leave(ref)
             return None
-        hooks, channel, state = self.hooks, self._channel, self._state
-        name = hooks.in_name
+        name = self.hooks.in_name
         try:
-            hook: Callable[..., Any]
-            arguments: tuple[Any, ...] = (event, payload, state)
             if kind == IN:
-                if hooks.router is None:
-                    hook, is_async = channel.handle_in, hooks.in_is_async
-                else:
-                    hook, is_async, name = hooks.find(hooks.router, event)
-                    arguments = (ClientEvent(event, payload, channel), state)
                 self._ref, self._ref_is_valid, self._ref_is_taken = ref, True, False
-            elif kind == OUT:
-                name = f"{hooks.name}.{OUT}"
-                hook, is_async = channel.handle_out, hooks.out_is_async
+            if kind == IN and self.hooks.in_is_plain:
+                returned = self._channel.handle_in(event, payload, self._state)
             else:
-                name = f"{hooks.name}.{CAST}"
-                hook, is_async = channel.handle_cast, hooks.cast_is_async
-                arguments = (payload, state)
-            if is_async:
-                return partial(self._run_async, job, name, hook, arguments)
-            result, self._state = split_outcome(name, hook(*arguments))
-            pending = None if result is None else self._apply(job, name, result)
+                hook, arguments, is_async, name = self._find_hook(kind, event, payload)
+                if is_async:
+                    return partial(self._run_async, kind, ref, name, hook, arguments)
+                returned = hook(*arguments)
+            if not (
+                returned.__class__ is tuple
+                and len(returned) == 2
+                and returned[1].__class__ not in RESULTS
+            ):
+                returned = split_outcome(name, returned)
+            result, self._state = returned
+            if result.__class__ is Answer and kind == IN:
+                self._answer(ref, result.status, result.response)
+            elif result is not None:
+                pending = self._apply(kind, ref, name, result)
+                if pending is not None:
+                    return partial(self._finish, kind, ref, name, pending)
         except Exception as error:
             self._fail(name, error)
             return None
-        if pending is not None:
-            return partial(self._finish, job, name, pending)
-        self._end_ref(job)
+        if kind == IN:
+            self._ref_is_valid = False
+            if self.join.refs:
+                self._end_ref(ref)
         return None
 
+    def _find_hook(
+        self, kind: str, event: str, payload: Any
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], bool, str]:
+        """Return the hook of a job, its arguments, whether it is async, and its name."""
+        hooks, channel, state = self.hooks, self._channel, self._state
+        if kind == OUT:
+            name = f"{hooks.name}.{OUT}"
+            return channel.handle_out, (event, payload, state), hooks.out_is_async, name
+        if kind == CAST:
+            name = f"{hooks.name}.{CAST}"
+            return channel.handle_cast, (payload, state), hooks.cast_is_async, name
+        if hooks.router is None:
+            return channel.handle_in, (event, payload, state), hooks.in_is_async, hooks.in_name
+        handler, is_async, name = hooks.find(hooks.router, event)
+        return handler, (ClientEvent(event, payload, channel), state), is_async, name
+
     async def _run_async(
-        self, job: _Job, name: str, hook: Callable[..., Any], arguments: tuple[Any, ...]
+        self,
+        kind: str,
+        ref: str | None,
+        name: str,
+        hook: Callable[..., Any],
+        arguments: tuple[Any, ...],
     ) -> None:
         try:
             result, self._state = split_outcome(name, await hook(*arguments))
-            pending = None if result is None else self._apply(job, name, result)
+            pending = None if result is None else self._apply(kind, ref, name, result)
         except Exception as error:
             self._fail(name, error)
             return
-        if pending is None:
-            self._end_ref(job)
-        else:
-            await self._finish(job, name, pending)
+        await self._finish(kind, ref, name, pending)
 
-    async def _finish(self, job: _Job, name: str, pending: _Pending | None) -> None:
+    async def _finish(
+        self, kind: str, ref: str | None, name: str, pending: _Pending | None
+    ) -> None:
         """Await the publication of a broadcast, and apply the other results."""
         try:
             while pending is not None:
                 # A client may disconnect directly after a push, which does not stop the broadcast.
                 with trio.fail_after(PUBLISH_SECONDS, shield=True):
                     await self._socket.hub.publish(pending.data, pending.channel)
-                pending = self._apply(job, name, pending.rest)
+                pending = self._apply(kind, ref, name, pending.rest)
         except Exception as error:
             self._fail(name, error)
             return
-        self._end_ref(job)
+        if kind == IN:
+            self._ref_is_valid = False
+            self._end_ref(ref)
 
     # Results.
 
-    def _apply(self, job: _Job, name: str, result: Any) -> _Pending | None:
+    def _apply(self, job_kind: str, ref: str | None, name: str, result: Any) -> _Pending | None:
         """Apply results in order; return the rest if a broadcast has to wait."""
         results = result if isinstance(result, tuple) else (result,)
         for at, one in enumerate(results):
@@ -578,15 +610,15 @@ class ChannelActor:
             if self._reason is not None:
                 break
             if kind is Answer:
-                if job.kind != IN:
+                if job_kind != IN:
                     raise BadHookResult(
                         f"{name} cannot return an Answer: only handle_in answers a push; to answer "
                         "an earlier one, keep self.ref and call answer()"
                     )
-                self._reply(self._machine.answer(self.join, job.ref, one.status, one.response))
+                self._answer(ref, one.status, one.response)
             elif kind is Push:
                 message = self._machine.push(self.join, check_event(one.event), one.payload)
-                if job.kind == IN:
+                if job_kind == IN:
                     self._reply(message)
                 elif message is not None:
                     self.outgoing.send(self._encode(message))
@@ -609,12 +641,20 @@ class ChannelActor:
                 )
         return None
 
-    def _end_ref(self, job: _Job) -> None:
+    def _answer(self, ref: str | None, status: str, response: Any) -> None:
+        """Answer a push, unless it must not be answered (again)."""
+        socket, join = self._socket, self.join
+        if socket.machine.may_answer(join, ref, status):
+            replies = self._replies
+            if replies is None:
+                replies = self._replies = JoinReplies(join.join_ref, join.topic)
+            frame = socket.serializer.encode_reply(replies, ref, status, response)
+            self.outgoing.reply(frame)
+
+    def _end_ref(self, ref: str | None) -> None:
         """Give up answering a push whose ref was not kept."""
-        if job.kind == IN:
-            self._ref_is_valid = False
-            if self.join.refs and not self._ref_is_taken:
-                self._machine.forget(self.join, job.ref)
+        if not self._ref_is_taken:
+            self._machine.forget(self.join, ref)
 
     def _reply_all(self, messages: Iterable[PhoenixMessage | None]) -> None:
         for message in messages:

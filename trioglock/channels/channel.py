@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .actor import ChannelActor
 
 __all__ = [
+    "RESULTS",
     "Channel",
     "ChannelHookTable",
     "ClientEvent",
@@ -283,6 +284,7 @@ class ChannelHookTable:
         "has_cast",
         "history",
         "in_is_async",
+        "in_is_plain",
         "in_name",
         "intercept",
         "join_is_async",
@@ -319,6 +321,7 @@ class ChannelHookTable:
             self.router.freeze(f"used by {self.name}")
         self.join_is_async: bool = is_async(kind.join)
         self.in_is_async: bool = self.router is None and is_async(kind.handle_in)
+        self.in_is_plain: bool = self.router is None and not self.in_is_async
         self.out_is_async: bool = is_async(kind.handle_out)
         self.cast_is_async: bool = is_async(kind.handle_cast)
         self.terminate_is_async: bool = is_async(kind.terminate)
@@ -344,7 +347,7 @@ def hook_table(kind: type[Channel[Any]]) -> ChannelHookTable:
     return table
 
 
-_RESULTS = frozenset({Answer, Broadcast, Push, Stop})
+RESULTS = frozenset({Answer, Broadcast, Push, Stop})
 
 
 def split_outcome(name: str, returned: Any, first: str = "result") -> tuple[Any, Any]:
@@ -354,7 +357,7 @@ def split_outcome(name: str, returned: Any, first: str = "result") -> tuple[Any,
         BadHookResult: it is not a pair.
     """
     if isinstance(returned, tuple) and len(returned) == 2:
-        if returned[1].__class__ in _RESULTS:
+        if returned[1].__class__ in RESULTS:
             raise BadHookResult(
                 f"{name} must return ({first}, state), in this order: {shorten(returned[1])} is "
                 "not a state"

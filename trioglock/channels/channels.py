@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any, ClassVar
 
 from .._hints import called_hint, describe_value
+from ..codecs import JSON
 from ..errors import InvalidOption, UsageError
 from ..frames import Data
 from ..options import Rate, check_rate, check_whole
 from ..protocols.phoenix.message import check_event, check_topic
+from ..protocols.phoenix.serializer import V2ServerSerializer
 from ..pubsub import Hub
 from ..pubsub.history import Retention
 from ..server import ServeTarget
@@ -72,6 +74,8 @@ class Channels:
         message_rate: the limit on messages of one client, including joins and heartbeats; None for
             no limit. The first ``messages`` of them may arrive at once.
         join_rate: the same for joins and new tokens, successful or not.
+        codec: encodes and decodes the text of messages, with the JSON library of your choice: by
+            default ``JSON()``, the standard library.
 
     Raises:
         InvalidOption: an argument has the wrong type or value. UsageError: a class has a history,
@@ -91,6 +95,7 @@ class Channels:
         max_topics: int = 100,
         message_rate: Rate | None = MESSAGE_RATE,
         join_rate: Rate | None = JOIN_RATE,
+        codec: JSON[Any] | None = None,
     ) -> None:
         if not isinstance(hub, Hub):
             raise InvalidOption(f"hub must be a Hub, not {describe_value(hub)}")
@@ -108,10 +113,15 @@ class Channels:
                 f"join_rate must allow at least max_topics ({max_topics}) joins at once, not "
                 f"{join_rate.messages}: after a reconnect, clients join all topics again"
             )
+        if not (codec is None or (isinstance(codec, JSON) and codec.into is Any)):
+            raise InvalidOption(
+                "codec must be a JSON without into, such as JSON(library='msgspec'), "
+                f"not {describe_value(codec)}"
+            )
         self.hub: Hub = hub
         """The hub."""
         self._routes = ChannelRoutes(routes)
-        self._index = TopicIndex(hub)
+        self._index = TopicIndex(hub, V2ServerSerializer(codec))
         if self._routes.has_history:
             hub._keep_topics(self._find_retention)  # noqa: SLF001 - a part of the package
         self._has_presence = False

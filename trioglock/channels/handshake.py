@@ -84,7 +84,7 @@ class ChannelsTarget(HandshakeTarget):
         identify: returns the id of a user's connections, or None.
     """
 
-    _codec_hint = "it implements the protocol of Phoenix Channels"
+    _codec_hint = "it implements the protocol of Phoenix Channels; Channels has an option codec"
 
     def __init__(
         self,

@@ -167,6 +167,9 @@ class ServerMachine:
     def receive(self, message: PhoenixMessage) -> tuple[Output, ...]:
         """Handle a message of the client."""
         topic, event, ref = message.topic, message.event, message.ref
+        push = self.receive_push(message.join_ref, ref, topic, event)
+        if push is not None:
+            return (CallHandleIn(push, ref, event, message.payload),)
         # Refs may be numbers.
         if len(str(ref)) > MAX_NAME or len(str(message.join_ref)) > MAX_NAME:
             return (_reply(message.join_ref, ref, topic, "error", TOO_LONG),)
@@ -189,13 +192,33 @@ class ServerMachine:
                 return (_reply(message.join_ref, ref, topic, "ok", {}),)
             join.is_leaving, join.leave_ref = True, ref
             return (CallLeave(join, ref),)
+        # What remains is a new token.
+        join.refs = {ref, *(join.refs or ())}
+        return (CallRefresh(join, ref, message.payload),)
+
+    def receive_push(
+        self, join_ref: str | None, ref: str | None, topic: str, event: str
+    ) -> TopicJoin | None:
+        """Handle a message of the client if it is a push for ``handle_in``: nearly all are.
+
+        Returns:
+            The join whose ``handle_in`` must be called as for :class:`CallHandleIn`, or None if the
+            message must be passed to :meth:`receive`.
+        """
+        join = self.joins.get(topic)
+        if (
+            join is None
+            or (join_ref != join.join_ref and join_ref is not None)
+            or event in (JOIN, LEAVE)
+            or (event == ACCESS_TOKEN and self._can_refresh)
+            or (ref is not None and len(str(ref)) > MAX_NAME)
+        ):
+            return None
         if join.refs is None:
             join.refs = {ref}
         else:
             join.refs.add(ref)
-        if event == ACCESS_TOKEN and self._can_refresh:
-            return (CallRefresh(join, ref, message.payload),)
-        return (CallHandleIn(join, ref, event, message.payload),)
+        return join
 
     def _join(self, message: PhoenixMessage) -> tuple[Output, ...]:
         topic, ref = message.topic, message.ref
@@ -256,12 +279,22 @@ class ServerMachine:
         Raises:
             InvalidMessage: the status is not a str.
         """
+        if not self.may_answer(join, ref, status):
+            return None
+        return _reply(join.join_ref, ref, join.topic, status, response)
+
+    def may_answer(self, join: TopicJoin, ref: str | None, status: str) -> bool:
+        """Return whether a push may be answered; if so, it must not be answered again.
+
+        Raises:
+            InvalidMessage: the status is not a str.
+        """
         if not isinstance(status, str):
             raise InvalidMessage(f"status must be a str, not {describe_value(status)}")
         if join.refs is None or ref not in join.refs:
-            return None
+            return False
         join.refs.remove(ref)
-        return _reply(join.join_ref, ref, join.topic, status, response)
+        return True
 
     def answer_refresh(
         self, join: TopicJoin | None, ref: str | None, error: Any = None

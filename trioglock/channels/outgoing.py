@@ -92,7 +92,7 @@ class OutgoingFrames:
         if self._queue is not None:
             self.needs_turn = True
             self._append(frame)
-        elif not self.writer.closed:
+        elif not self.send_queue.closed:
             self.writer.put(frame)
 
     def send(self, frame: Data | PreparedMessage) -> None:

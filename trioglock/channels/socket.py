@@ -130,7 +130,11 @@ class ChannelsSocket(Socket[None, Any]):
         self.waiting_size: int = 0
         """The total size of the frames whose messages wait for hooks of channels."""
         self._options = options
-        self._decode = index.serializer.decode
+        self._decode = index.serializer.decode_parts
+        # The mock server replaces it, so that all messages are passed to receive().
+        self._receive_push: Callable[[str | None, str | None, str, str], TopicJoin | None] = (
+            self.machine.receive_push
+        )
         self._messages = TokenBucket(options.message_rate)
         self._joins = TokenBucket(options.join_rate)
         self._expires_at = expires_at
@@ -170,24 +174,27 @@ class ChannelsSocket(Socket[None, Any]):
     def handle_receive(self, frame: Data, state: None) -> tuple[Any, None]:  # noqa: ARG002
         if self._is_closing:
             return None, None
+        decode = self._decode
         try:
-            message = self._decode(frame)
+            join_ref, ref, topic, event, payload = parts = decode(frame)
         except ValueError as error:
             return self._refuse(error), None
-        if self._messages.left:
-            self._messages.left -= 1
-        elif not self._messages.take() and (message.event != LEAVE or self._messages.is_overdrawn):
+        messages = self._messages
+        if messages.left:
+            messages.left -= 1
+        elif not messages.take() and (event != LEAVE or messages.is_overdrawn):
             # A leave also counts, but is handled: otherwise the client would continue to receive
             # events.
-            return self._exceed(message, self._messages, "messages")
-        event = message.event
-        if event == JOIN or (event == ACCESS_TOKEN and self._options.refresh is not None):
-            if self._joins.left:
-                self._joins.left -= 1
-            elif not self._joins.take():
-                return self._exceed(message, self._joins, "joins")
+            return self._exceed(PhoenixMessage(*parts), messages, "messages")
         self.frame_size = len(frame)
-        self.receive(message)
+        receive_push = self._receive_push
+        join = receive_push(join_ref, ref, topic, event)
+        if join is not None:
+            self.actors[join].handle_in(ref, event, payload)
+        elif self._take_join(event):
+            self.receive(PhoenixMessage(*parts))
+        else:
+            return self._exceed(PhoenixMessage(*parts), self._joins, "joins")
         outgoing = self.outgoing
         if not outgoing.replied:
             return None, None
@@ -196,6 +203,15 @@ class ChannelsSocket(Socket[None, Any]):
             self._hold()
         outgoing.replied = False
         return REPLIED, None
+
+    def _take_join(self, event: str) -> bool:
+        """Return whether ``join_rate`` allows a message with this event."""
+        if event != JOIN and (event != ACCESS_TOKEN or self._options.refresh is None):
+            return True
+        if self._joins.left:
+            self._joins.left -= 1
+            return True
+        return self._joins.take()
 
     async def terminate(self, reason: Disconnect, state: None) -> None:  # noqa: ARG002
         self.machine.close()
@@ -264,15 +280,14 @@ class ChannelsSocket(Socket[None, Any]):
     def receive(self, message: PhoenixMessage) -> None:
         """Handle a message of the client."""
         for output in self.machine.receive(message):
-            if isinstance(output, CallHandleIn):  # the usual case
-                self.actors[output.join].handle_in(output.ref, output.event, output.payload)
-            else:
-                self._run(output)
+            self._run(output)
 
     def _run(self, output: Output) -> None:
         match output:
             case PhoenixMessage():
                 self.outgoing.reply(self.serializer.encode(output))
+            case CallHandleIn(join, ref, event, payload):
+                self.actors[join].handle_in(ref, event, payload)
             case CallLeave(join, ref):
                 self.actors[join].leave(ref)
             case CallJoin(join, payload, kind):

@@ -91,11 +91,12 @@ class TopicIndex:
 
     Args:
         hub: transfers the messages.
+        serializer: encodes and decodes them.
     """
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, serializer: V2ServerSerializer) -> None:
         self.hub: Hub = hub
-        self.serializer: V2ServerSerializer = V2ServerSerializer()
+        self.serializer: V2ServerSerializer = serializer
         self._topics: dict[str, TopicSubscriber] = {}
         self._process = secrets.token_hex(8)
         self._origins = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias, overload
@@ -19,7 +19,7 @@ from .._types import DecodedT_co
 from ..errors import DecodeError, EncodeError, InvalidOption
 from ..frames import Codec, Data
 from ..options import check_choice
-from .json_rules import check_depth, check_surrogates, is_plain
+from .json_rules import MAX_DEPTH, check_depth, check_surrogates, is_plain
 
 __all__ = ["JSON", "LIBRARIES", "import_library"]
 
@@ -82,6 +82,8 @@ class JSON(Codec[DecodedT_co]):
         self.library: str = library or ("json" if into is Any else "msgspec")
         """The name of the library in use."""
         check_choice("library", self.library, tuple(LIBRARIES))
+        self.into: Any = into
+        """The type into which messages are decoded; by default ``Any``."""
         if into is not Any and self.library != "msgspec":
             raise InvalidOption(f"into needs library='msgspec', not {library!r}")
         self._encode: Encoder
@@ -92,15 +94,18 @@ class JSON(Codec[DecodedT_co]):
         return f"JSON(library={self.library!r})"
 
     def encode(self, message: Any, /) -> str:
+        encode = self._encode
         try:
-            return self._encode(message)
+            return encode(message)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise EncodeError(f"not expressible as JSON: {error}") from error
 
     def decode(self, frame: Data, /) -> DecodedT_co:
+        decode = self._decode
         try:
-            check_depth(frame)
-            message: DecodedT_co = self._decode(frame)
+            if len(frame) > 2 * MAX_DEPTH:
+                check_depth(frame)
+            message: DecodedT_co = decode(frame)
         except (ValueError, RecursionError) as error:
             raise DecodeError(f"invalid JSON: {error}") from error
         return message
@@ -192,7 +197,7 @@ def _use_standard_library(_into: Any) -> tuple[Encoder, Decoder]:
 
 def _write(message: Any) -> str:
     is_plain(message)
-    text = _dump(message)
+    text = "".join(_encode_chunks(message, 0))
     if not text.isascii():
         text.encode()  # raises for lone surrogates
     return text
@@ -201,7 +206,8 @@ def _write(message: Any) -> str:
 def _read(frame: str | bytes) -> Any:
     # JSON between systems is UTF-8 (RFC 8259, section 8.1); the library would guess the encoding.
     text = frame if isinstance(frame, str) else frame.decode()
-    check_surrogates(text)
+    if "\\u" in text or not text.isascii():
+        check_surrogates(text)
     try:
         message, end = _scan(text, 0)
     except StopIteration:
@@ -233,19 +239,24 @@ def _convert(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else str(value)  # or a UUID
 
 
-def _compact_encoder() -> Encoder:
-    """Return ``JSONEncoder.encode``, without creating an encoder in C for each message."""
+def _compact_encoder() -> Callable[[Any, int], Iterable[str]]:
+    """Return ``JSONEncoder.iterencode``, without creating an encoder in C for each message.
+
+    The second argument is the level of indentation, which has no effect.
+    """
     encoder = json.JSONEncoder(
         ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_convert
     )
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:
-        return encoder.encode
+        return lambda message, _: encoder.iterencode(message)
     options = (None, ":", ",", False, False, True)
-    encode_chunks = make(None, _convert, json.encoder.encode_basestring, *options)
-    return lambda message: "".join(encode_chunks(message, 0))
+    encode_chunks: Callable[[Any, int], Iterable[str]] = make(
+        None, _convert, json.encoder.encode_basestring, *options
+    )
+    return encode_chunks
 
 
-_dump = _compact_encoder()
+_encode_chunks = _compact_encoder()
 _decoder = json.JSONDecoder(parse_constant=_reject_constant, parse_float=_parse_finite)
 _scan: Callable[[str, int], tuple[Any, int]] = getattr(_decoder, "scan_once")  # noqa: B009 - not in typeshed

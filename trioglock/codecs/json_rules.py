@@ -46,15 +46,16 @@ def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
     if not depth:
         raise ValueError(f"nested more than {MAX_DEPTH} levels deep, or it contains itself")
     plain = True
-    items = value
     if kind is dict:
-        for key in value:
+        for key, item in value.items():
             if key.__class__ is not str:
                 plain = _check_key(key)
-        items = value.values()
-    elif not (kind is list or kind is tuple):
+            if item.__class__ not in _SCALARS and not is_plain(item, depth - 1):
+                plain = False
+        return plain
+    if not (kind is list or kind is tuple):
         return _check_other(value, depth)
-    for item in items:
+    for item in value:
         if item.__class__ not in _SCALARS and not is_plain(item, depth - 1):
             plain = False
     return plain

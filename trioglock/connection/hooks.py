@@ -192,14 +192,15 @@ class HookResults:
         if result is None:
             return
         if kind is Reply:
-            self._reply(hook, result, first=first)
+            self.replied = True
+            if result.frames or result.deliver is not NOTHING:
+                self._reply(hook, result, first=first)
         elif kind is Close:
             self._close(result)
         else:
             self.receive_queue.add(result.value if kind is Deliver else result)
 
     def _reply(self, hook: Hook, reply: Reply, *, first: bool) -> None:
-        self.replied = True
         first = first or self._send_queue.awaits_login
         if len(reply.frames) == 1 and reply.deliver is NOTHING:
             frame = reply.frames[0]

@@ -315,6 +315,7 @@ class MockClient(ChannelsSocket):
         machine = _MockMachine(self.machine._find, self.machine._max_topics)
         machine.client = self
         self.machine: ServerMachine = machine
+        self._receive_push = _pass_to_receive
         self._joining = TopicJoin("", None, None, None)  # the latest join
         self._joining.state = JoinState.ENDED
         self._waiting: deque[PhoenixMessage] = deque()
@@ -390,6 +391,10 @@ class MockClient(ChannelsSocket):
         if self._waiting:
             with suppress(ConnectionEnded):
                 self.connection.start_soon(handle)
+
+
+def _pass_to_receive(*_: object) -> None:
+    return None
 
 
 class _MockMachine(ServerMachine):

@@ -12,14 +12,18 @@ and the payload. Only clients send a ref with a push; only servers send replies 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from json import dumps
+from json.encoder import encode_basestring as quote
 from typing import Any, Protocol
 
 from ...codecs import JSON, Codec
+from ...codecs.json_rules import MAX_DEPTH, check_depth
+from ...errors import EncodeError
 from ...frames import Data
 from .errors import InvalidMessage
 from .message import REPLY, PhoenixMessage
 
-__all__ = ["Serializer", "V2Serializer", "V2ServerSerializer"]
+__all__ = ["JoinReplies", "Serializer", "V2Serializer", "V2ServerSerializer"]
 
 PUSH_KIND, REPLY_KIND, BROADCAST_KIND = 0, 1, 2
 
@@ -45,19 +49,17 @@ class Serializer(Protocol):
         """
 
 
-class _TextCodec:
-    def __init__(self, codec: Codec[Any] | None = None) -> None:
-        codec = codec or JSON()
-        self._encode = codec.encode
-        self._decode = codec.decode
-
-
-class V2Serializer(_TextCodec):
+class V2Serializer:
     """The default serializer, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
         codec: the codec for text messages; by default ``JSON()``.
     """
+
+    def __init__(self, codec: Codec[Any] | None = None) -> None:
+        codec = codec or JSON()
+        self._encode = codec.encode
+        self._decode = codec.decode
 
     def encode(self, message: PhoenixMessage) -> Data:
         """Return the frame of ``message``.
@@ -96,12 +98,37 @@ class V2Serializer(_TextCodec):
         return PhoenixMessage(join_ref, ref, topic, event, payload)
 
 
-class V2ServerSerializer(_TextCodec):
+class JoinReplies:
+    """The parts of frames that all replies to the pushes of one join have in common.
+
+    Args:
+        join_ref: the ref of the join, as the client has sent it.
+        topic: the topic, as the client has sent it.
+    """
+
+    __slots__ = ("after_ref", "before_ref", "join_ref", "topic")
+
+    def __init__(self, join_ref: str | None, topic: str) -> None:
+        self.join_ref: str | None = join_ref
+        self.topic: str = topic
+        # A ref may be a number.
+        self.before_ref: str = (
+            f"[{quote(join_ref) if isinstance(join_ref, str) else dumps(join_ref)},"
+        )
+        self.after_ref: str = f',{quote(topic)},"{REPLY}",{{"response":'
+
+
+class V2ServerSerializer:
     """The serializer of a server, compatible with Phoenix's ``V2.JSONSerializer``.
 
     Args:
-        codec: the codec for text messages; by default ``JSON()``.
+        codec: the codec for text messages; by default ``JSON()``. It has no ``into``.
     """
+
+    def __init__(self, codec: JSON[Any] | None = None) -> None:
+        codec = codec or JSON()
+        self._encode = codec.encode
+        self._decode = codec.decode
 
     def decode(self, frame: Data) -> PhoenixMessage:
         """Return the message in a frame of a client.
@@ -112,12 +139,23 @@ class V2ServerSerializer(_TextCodec):
             InvalidMessage: the frame is not a message of this protocol.
             DecodeError: the frame is not JSON.
         """
+        return PhoenixMessage(*self.decode_parts(frame))
+
+    def decode_parts(self, frame: Data) -> Sequence[Any]:
+        """Return the message in a frame of a client as a sequence of its five items.
+
+        Raises:
+            InvalidMessage, DecodeError: as for :meth:`decode`.
+        """
         if isinstance(frame, bytes):
             return _decode_push(frame)
-        parts: Any = self._decode(frame)
+        decode = self._decode
+        parts: list[Any] = decode(frame)
         if parts.__class__ is not list or len(parts) < 5:
             raise InvalidMessage("a message must be an array of five items")
-        join_ref, ref, topic, event, payload = parts if len(parts) == 5 else parts[:5]
+        if len(parts) > 5:
+            del parts[5:]
+        join_ref, ref, topic, event, _ = parts
         if not (
             join_ref.__class__ in _REFS
             and ref.__class__ in _REFS
@@ -125,7 +163,7 @@ class V2ServerSerializer(_TextCodec):
             and event.__class__ is str
         ):
             raise InvalidMessage("topic and event must be strings, refs strings or null")
-        return PhoenixMessage(join_ref, ref, topic, event, payload)
+        return parts
 
     def encode(self, message: PhoenixMessage) -> Data:
         """Return the frame of a push or reply to one client.
@@ -141,6 +179,29 @@ class V2ServerSerializer(_TextCodec):
         if isinstance(payload, bytes):
             return _pack(PUSH_KIND, _PUSH_FIELDS, (str(join_ref or ""), topic, event), payload)
         return self._encode([join_ref, ref, topic, event, payload])
+
+    def encode_reply(
+        self, replies: JoinReplies, ref: str | None, status: str, response: Any
+    ) -> Data:
+        """Return the frame of a reply, as :meth:`encode` does.
+
+        Raises:
+            InvalidMessage, EncodeError: as for :meth:`encode`.
+        """
+        if response.__class__ is dict and ref.__class__ is str and status.__class__ is str:
+            # Nearly all replies. Only the response may contain what JSON cannot express.
+            encode = self._encode
+            quoted_ref = f'"{ref}"' if ref.isalnum() else quote(ref)
+            quoted_status = '"ok"' if status == "ok" else encode(status)
+            frame = (
+                f"{replies.before_ref}{quoted_ref}{replies.after_ref}"
+                f'{encode(response)},"status":{quoted_status}}}]'
+            )
+            if len(frame) > 2 * MAX_DEPTH:
+                _check_depth(frame)
+            return frame
+        payload = {"response": response, "status": status}
+        return self.encode(PhoenixMessage(replies.join_ref, ref, replies.topic, REPLY, payload))
 
     def encode_broadcast(self, topic: str, event: str, payload: Any) -> Data:
         """Return the frame of a broadcast, the same for all clients.
@@ -165,6 +226,13 @@ _REFS: tuple[Any, ...] = (str, type(None), int)
 _REPLY_FIELDS = ("join_ref", "ref", "topic", "status")
 _PUSH_FIELDS = ("join_ref", "topic", "event")
 _BROADCAST_FIELDS = ("topic", "event")
+
+
+def _check_depth(frame: str) -> None:
+    try:
+        check_depth(frame)
+    except ValueError as error:
+        raise EncodeError(f"not expressible as JSON: {error}") from error
 
 
 def _encode_binary(message: PhoenixMessage) -> bytes:
