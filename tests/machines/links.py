@@ -43,7 +43,6 @@ class RecordingLink(Link):
         self._busy = False
         self._writes_now = writes_now
         self._kept: list[str] = []
-        self._deferred = False
 
     @property
     def unread(self) -> bool:
@@ -87,19 +86,8 @@ class RecordingLink(Link):
     def defers(self) -> bool:
         return self._near.defers
 
-    def defer_write(self, frames: Sequence[Frame], finish: Callable[[bool], None]) -> None:
-        labels = self._check(frames)
-        if self._kept or self._deferred:
-            self.record.fail("a deferred write before the rest of the previous one")
-        self._deferred = True
-
-        def record_and_finish(done: bool) -> None:
-            self._deferred = False
-            (self.written if done else self.in_doubt).extend(labels)
-            self._kept = [] if done else labels
-            finish(done)
-
-        self._near.defer_write(frames, record_and_finish)
+    def defer(self, write: Callable[[], None]) -> None:
+        self._near.defer(write)
 
     def _check(self, frames: Sequence[Frame]) -> list[str]:
         """Check that the write is allowed, and return the labels of the data frames."""

@@ -255,8 +255,8 @@ async def test_fault_41_without_descriptors_the_oldest_handshake_is_dropped() ->
 @pytest.mark.slow
 async def test_fault_43_thousands_of_real_clients_at_once() -> None:
     """None is cut off by ``open_timeout``, though all together take several times as long."""
-    async with limited_server(4500, 4500, "0.5") as (port, *_):
-        assert await trio.to_thread.run_sync(upgrade_many, port, 4000) == 4000
+    async with limited_server(9000, 9000, "1") as (port, *_):
+        assert await trio.to_thread.run_sync(upgrade_many, port, 8000) == 8000
 
 
 def upgrade_many(port: int, count: int) -> int:

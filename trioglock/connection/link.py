@@ -251,12 +251,13 @@ class LinkTasks:
 
     def _handle(self, events: list[Event]) -> bool:
         """Handle the events of one chunk; return whether reading continues immediately."""
-        writer = self._writer
+        writer, send_queue = self._writer, self._send_queue
         run = events[0]
-        if len(events) == 1 and run.__class__ is list and len(run) == 1:
+        if len(events) == 1 and run.__class__ is list and len(run) == 1 and not self._link.defers:
             # One message, whose reply need not be collected with others.
             writer.allow_immediate()
             self._handle_messages(run)
+            writer.allow_immediate()
         else:
             writer.cork()
             for event in events:
@@ -264,8 +265,11 @@ class LinkTasks:
                     self._handle_messages(event)
                 else:
                     self._handle_control(event)  # type: ignore[arg-type]  # not a run
-        # If several links are being read, further messages are written at the end of the turn.
-        writer.uncork(immediate=not self._link.defers)
+            defers = self._link.defers
+            if defers and send_queue.has_work and not send_queue.full:
+                self._link.defer(writer.uncork)
+            else:
+                writer.uncork(immediate=not defers)
         if self._results.replied or self.end is not None or self._subscriptions is not None:
             return self.end is None and not self._must_wait()
         return (

@@ -25,9 +25,6 @@ from .send_queue import QueuedFrame, QueuedMessage, SendQueue, checked_frame, si
 
 __all__ = ["Writer"]
 
-MAX_DEFERRED = 2**16
-"""Maximum size of the replies of a connection that are written after those of others are read."""
-
 
 class Writer:
     """Writes the frames of one connection, over one link after another.
@@ -43,7 +40,6 @@ class Writer:
 
     __slots__ = (
         "_corked",
-        "_deferred",
         "_direct",
         "_done",
         "_emitter",
@@ -82,7 +78,6 @@ class Writer:
         self._immediate = False  # the next frame may be written immediately
         self._direct = False  # as _writes_now, and data is not held back
         self._unfinished = False  # the link still has to write a part of the last batch
-        self._deferred = False  # the link will do this later in this turn
         # Of the task.
         self._work = Waiters()
         self._scope: trio.CancelScope | None = None
@@ -375,12 +370,7 @@ class Writer:
         traced = self._emitter.emits_frames
         if traced:
             self._emit_sent((frame,))
-        frames = (frame,) if link.takes_prepared else _unprepared((frame,))
-        if size <= MAX_DEFERRED and link.defers:
-            send_queue.put_writing(frame, size)
-            self._defer(frames)
-            return
-        if link.write_now(frames):
+        if link.write_now((frame,) if link.takes_prepared else _unprepared((frame,))):
             send_queue.put_written()
             if not (traced and send_queue.has_work):
                 return
@@ -395,7 +385,7 @@ class Writer:
         if self._immediate and not self._unfinished:
             self._immediate = False
             is_blocked = not self._write_now()
-            if self._deferred or (self._idle and (is_blocked or not self._send_queue.has_work)):
+            if self._idle and (is_blocked or not self._send_queue.has_work):
                 return
         self._idle = False
         if self._writes_now and not self._unfinished:
@@ -412,39 +402,16 @@ class Writer:
 
     def _write_now(self) -> bool:
         """Write a batch; return False if no queued frame may be written over this link now."""
-        link, send_queue = self._link, self._send_queue
-        assert link is not None
-        batch = send_queue.take()
+        assert self._link is not None
+        batch = self._send_queue.take()
         if not batch:
             return False
-        frames = self._prepare(batch)
-        if link.defers and send_queue.size <= MAX_DEFERRED and batch[-1].__class__ is not Close:
-            self._defer(frames)
-        elif link.write_now(frames):
+        if self._link.write_now(self._prepare(batch)):
             self._wrote()
         else:
             self._unfinished = True
             self._idle = False
         return True
-
-    def _defer(self, frames: Sequence[Frame]) -> None:
-        """Write a batch after all readable links have been read; until then, frames are queued."""
-        assert self._link is not None
-        self._deferred = self._unfinished = True
-        self._idle = False
-        self._link.defer_write(frames, self._finish_deferred)
-
-    def _finish_deferred(self, done: bool) -> None:
-        self._deferred = self._immediate = False
-        if self._link is None:
-            return
-        if done:
-            self._unfinished = False
-            self._idle = True
-            self._wrote()
-            if not self._send_queue.has_work:
-                return
-        self._wake()
 
     def _prepare(self, batch: list[QueuedFrame]) -> Sequence[Frame]:
         """Emit the events of a batch and convert it for the link."""

@@ -160,18 +160,14 @@ class Link(ABC):
 
     @property
     def defers(self) -> bool:
-        """Whether :meth:`defer_write` may be called: several links are being read in this turn."""
+        """Whether :meth:`defer` may be called: several links are being read in this turn."""
         return False
 
-    def defer_write(self, frames: Sequence[Frame], finish: Callable[[bool], None]) -> None:
-        """Accept all frames, and write them after all links that are currently readable are read.
+    def defer(self, write: Callable[[], None]) -> None:
+        """Call ``write`` after all links that are currently readable have been read.
 
         Consecutive writes cost less than writes between reads, because the peers do not go to
-        sleep after each one. Nothing else may be written before ``finish`` has been called.
-
-        Args:
-            frames: at least one frame, and no Close frame.
-            finish: called with the result of :meth:`write_now`.
+        sleep after each one. Call it only in the ``handle`` of :meth:`feed` and if :attr:`defers`.
         """
         raise NotImplementedError
 
@@ -198,7 +194,7 @@ class Link(ABC):
     def start_write(self, frame: Frame) -> tuple[int, bytes] | None:  # noqa: ARG002 - the interface
         """Encode a data frame, which the caller then writes to a descriptor itself.
 
-        This lets the caller write to many links in a row; see :meth:`defer_write`.
+        This lets the caller write to many links in a row; see :meth:`defer`.
 
         Returns:
             The descriptor and the bytes; None if :meth:`write_now` has to be called instead. The

@@ -221,27 +221,18 @@ class NativeLink(Link):
     def defers(self) -> bool:
         return self._poller is not None and self._poller.defers
 
-    def defer_write(self, frames: Sequence[Frame], finish: Callable[[bool], None]) -> None:
+    def defer(self, write: Callable[[], None]) -> None:
         assert self._poller is not None  # it defers
-        self._rest = buffers = self._encoder.encode_buffers(frames)
-        if len(buffers) == 1:
-            self._io.prepare(buffers[0])  # type: ignore[union-attr]
-        self._poller.defer(self._fd, self._write_rest, finish)
-
-    def _write_rest(self) -> bool:
-        buffers, self._rest = self._rest, []
-        return self._write_buffers(buffers)
+        self._poller.defer(write)
 
     @property
     def writes_now(self) -> bool:
         return isinstance(self._io, NonblockingIO)
 
     def write_now(self, frames: Sequence[Frame]) -> bool:
+        buffers = self._encoder.encode_buffers(frames)
         if frames and frames[-1].__class__ is Close:
             self._closing = True
-        return self._write_buffers(self._encoder.encode_buffers(frames))
-
-    def _write_buffers(self, buffers: list[Buffer]) -> bool:
         send_now = self._io.send_now  # type: ignore[union-attr]
         for number, data in enumerate(buffers):
             try:

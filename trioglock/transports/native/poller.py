@@ -104,7 +104,7 @@ class Poller:
         self._entries: dict[int, _Entry] = {}
         self._again: dict[int, _Entry] = {}  # entries that are not waiting for their descriptor
         self._current: _Entry | None = None  # the entry whose function is running
-        self._deferred: list[tuple[int, Callable[[], bool], Callable[[bool], None]]] = []
+        self._deferred: list[tuple[_Entry, Callable[[], None]]] = []
         self.defers: bool = False
         """Whether several links are being fed, so that :meth:`defer` may be called."""
         self._epoll: Epoll | None = None
@@ -148,15 +148,10 @@ class Poller:
         result: int = await trio.lowlevel.wait_task_rescheduled(abort)
         return result
 
-    def defer(self, fd: int, write: Callable[[], bool], finish: Callable[[bool], None]) -> None:
-        """Call ``write`` after all readable links have been fed, and ``finish`` with its result.
-
-        Args:
-            fd: the descriptor of the link, -1 if it is not in the poller.
-            write: writes without waiting; see :meth:`Link.defer_write`.
-            finish: called after the ``write`` functions of all links.
-        """
-        self._deferred.append((fd, write, finish))
+    def defer(self, write: Callable[[], None]) -> None:
+        """Call ``write`` after all readable links have been fed; see :meth:`Link.defer`."""
+        assert self._current is not None
+        self._deferred.append((self._current, write))
 
     def closed(self, fd: int) -> None:
         """Wake the task that is waiting for ``fd``, if any, because the descriptor was closed."""
@@ -275,29 +270,19 @@ class Poller:
                     self._finish(entry, progress)
         self.defers = False
         if self._deferred:
-            self._write_deferred()
+            self._call_deferred()
 
-    def _write_deferred(self) -> None:
+    def _call_deferred(self) -> None:
         deferred, self._deferred = self._deferred, []
-        written: list[tuple[int, Callable[[bool], None], bool]] = []
-        for fd, write, finish in deferred:
+        for entry, write in deferred:
             try:
-                written.append((fd, finish, write()))
-            except BaseException as error:  # noqa: BLE001 - passed to the task
-                self._fail_write(fd, error)
-        for fd, finish, done in written:
-            try:
-                finish(done)
-            except BaseException as error:  # noqa: BLE001 - passed to the task
-                self._fail_write(fd, error)
-
-    def _fail_write(self, fd: int, error: BaseException) -> None:
-        entry = self._entries.get(fd)
-        if entry is not None:
-            self._wake(entry, outcome.Error(error))
-        else:
-            # Its task was already woken in this turn, and the poller's task must not end.
-            _logger.error("could not write the replies of a connection", exc_info=error)
+                entry.task.context.run(write)
+            except BaseException as error:
+                if self._entries.get(entry.fd) is entry:
+                    self._wake(entry, outcome.Error(error))
+                else:
+                    # Its task was already woken in this turn, and the poller's task must not end.
+                    _logger.exception("could not write the replies of a connection")
 
     def _add_again(self, ready: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Add the links that are not waiting for their descriptor, the oldest ones first."""

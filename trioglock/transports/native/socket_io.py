@@ -47,9 +47,6 @@ class NonblockingIO(trio.abc.AsyncResource):
             OSError: the stream broke.
         """
 
-    def prepare(self, data: bytes | memoryview) -> None:
-        """Prepare the next :meth:`send_now`, which must begin with ``data``."""
-
     @abstractmethod
     def send_now(self, data: bytes | memoryview) -> int:
         """Write without waiting; return the number of bytes written.

@@ -302,15 +302,6 @@ class TLSSocketIO(NonblockingIO, trio.abc.HalfCloseableStream):
         with suppress(OSError):  # which the next write raises again
             self._flush()
 
-    def prepare(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt data that is written later, while the state of OpenSSL is in the CPU's cache."""
-        if not self._unsent and not self._encrypted and len(data) <= RECORD:
-            try:
-                self._encrypted = self._write(data)
-            except ssl.SSLError:
-                return  # send_now() will raise it again
-            self._unsent = self._outgoing.read()
-
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
         """Write without waiting; return the number of bytes written.
 
