@@ -332,7 +332,7 @@ async def test_a_message_to_all_subscribers_of_the_hub_is_not_a_message_of_a_top
         await raw.alive()
 
 
-NO_BROADCASTS = [
+NO_BROADCASTS: list[str | bytes] = [
     "",
     "text",
     "origin text",

@@ -187,7 +187,7 @@ async def test_an_unreachable_proxy(scheme: str) -> None:
     assert f"127.0.0.1:{port}" in str(error)
 
 
-BAD_ADDRESSES = [
+BAD_ADDRESSES: list[Any] = [
     "ftp://user:secret@127.0.0.1/",
     "127.0.0.1:8080",
     "http://",
