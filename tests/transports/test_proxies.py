@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ssl
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
