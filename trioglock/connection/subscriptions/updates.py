@@ -38,7 +38,7 @@ class UpdateQueue(ReceiveQueue):
         super().__init__(limit, overflow, ignore, emitter)
         self.keys: tuple[Any, ...] = tuple(keys)
         self.inactive: set[Any] = set(keys)
-        """The keys that the consumer waits for; empty once all have been active at the same time."""
+        """The keys that the consumer waits for; empty once all were active at the same time."""
         self.error: Exception | None = None
         """Why the consumer has ended."""
         self._interrupted: dict[Any, float] = {}  # the time since which updates may be missing
