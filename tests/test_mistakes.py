@@ -424,7 +424,7 @@ async def send_in_a_hook() -> None:
 # The network.
 
 
-@says("a server in memory has no address: pass stream=server.open_stream")
+@says("an in-memory server has no network address: pass stream=server.open_stream")
 async def forgotten_stream() -> None:
     async with MockServer(memory=True) as server, connect(server.url, reconnect=True):
         pass
@@ -493,7 +493,7 @@ async def wss_without_tls() -> None:
 
 @says(
     "the server closed the connection instead of answering the handshake; "
-    "check the URL, and whether it must begin with wss://"
+    "check the URL; it may have to begin with wss://"
 )
 async def ws_with_tls() -> None:
     async with (

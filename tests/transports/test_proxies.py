@@ -69,7 +69,7 @@ async def test_fault_16_the_head_of_a_proxy_has_the_same_limit() -> None:
             assert len(requests) == 1
         error = await failure("ws://feed.test/", proxy=f"http://{address}", max_header_size=1000)
     assert isinstance(error, ProxyFailed)
-    assert "larger than 1000 bytes; max_header_size allows more" in str(error)
+    assert "larger than 1000 bytes; increase max_header_size to allow more" in str(error)
 
 
 @pytest.mark.parametrize("host", ["feed.test", "[::1]"])

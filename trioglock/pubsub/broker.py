@@ -77,8 +77,8 @@ class BrokerSession(ABC):
         """Publish a message without waiting, if the broker delivers messages immediately.
 
         Args:
-            channel: as for :meth:`publish`.
-            data: as for :meth:`publish`.
+            channel: as in :meth:`publish`.
+            data: as in :meth:`publish`.
 
         Returns:
             Whether it was published. The default does nothing and returns False.
@@ -102,14 +102,14 @@ class BrokerSession(ABC):
         trio.
 
         Args:
-            channels: as for :meth:`subscribe`.
+            channels: as in :meth:`subscribe`.
         """
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:  # noqa: ARG002 - the default
         """Whether each message published from now on is delivered, or a gap in its place.
 
         Args:
-            channels: as for :meth:`subscribe`.
+            channels: as in :meth:`subscribe`.
         """
         return True
 
@@ -117,7 +117,7 @@ class BrokerSession(ABC):
         """Wait until the broker delivers every message that is published after this method returns.
 
         Args:
-            channels: as for :meth:`subscribe`.
+            channels: as in :meth:`subscribe`.
 
         Raises:
             BrokerUnavailable: the broker did not confirm the subscription in time.
@@ -129,7 +129,7 @@ class BrokerSession(ABC):
         """Whether the broker keeps the messages of a channel.
 
         Args:
-            channel: as for :meth:`publish`.
+            channel: as in :meth:`publish`.
         """
         if self.find_retention is not None:
             return self.find_retention(channel) is not None

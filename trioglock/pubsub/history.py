@@ -340,7 +340,7 @@ class MemoryHistory(MessageHistory):
     """A history in this process.
 
     Args:
-        max_bytes: as for :class:`ChannelLogs`, for each kind of channels.
+        max_bytes: as in :class:`ChannelLogs`, for each kind of channels.
     """
 
     def __init__(self, max_bytes: int = HISTORY_BYTES) -> None:

@@ -245,14 +245,14 @@ class Hub:
         in loops.
 
         Args:
-            message: as for :meth:`publish`.
-            channel: as for :meth:`publish`.
+            message: as in :meth:`publish`.
+            channel: as in :meth:`publish`.
 
         Returns:
             Whether the message was published; if not, use :meth:`publish`.
 
         Raises:
-            InvalidFrame, InvalidOption, UsageError: as for :meth:`publish`.
+            InvalidFrame, InvalidOption, UsageError: as in :meth:`publish`.
         """
         data = check_data(message)
         return self._open_session().publish_nowait(self._check_channel(channel), data)

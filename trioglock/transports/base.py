@@ -211,7 +211,7 @@ class Link(ABC):
             sent: how many of them were written, or why none were.
 
         Returns:
-            As for :meth:`write_now`.
+            As in :meth:`write_now`.
         """
         raise NotImplementedError
 

@@ -192,7 +192,10 @@ async def test_fault_44_a_refused_page_is_logged_once(caplog: pytest.LogCaptureF
             await client.head()
             await client.stream.aclose()
     texts = [record.getMessage() for record in caplog.records if record.name == "trioglock.serve"]
-    assert texts[0] == f"refused a page from {EVIL}: allow it with --origin"
+    assert (
+        texts[0]
+        == f"refused a connection from a page of {EVIL}; to allow this origin, pass --origin"
+    )
     assert len(texts) == len(set(texts)) == 20
 
 

@@ -109,7 +109,7 @@ def connect(
         refresh_interval: seconds between two requests for the status of all games.
         max_callbacks: the maximum number of waiting calls while a callback is slow. Beyond it the
             oldest calls are dropped and counted.
-        options: as for :func:`trioglock.connect`. ``reconnect`` is :data:`BACKOFF` by default.
+        options: as in :func:`trioglock.connect`. ``reconnect`` is :data:`BACKOFF` by default.
 
     Returns:
         An async context manager whose value is the :class:`Client`.

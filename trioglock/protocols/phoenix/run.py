@@ -437,13 +437,13 @@ async def run(
         handle = await nursery.start(phoenix.run, "wss://example.org/socket", Lobby())
 
     Args:
-        url: as for :func:`connect`.
+        url: as in :func:`connect`.
         client: the callbacks.
         connect: whether to connect immediately; False waits until a callback returns
             :class:`Connect`.
-        params: as for :func:`connect`.
-        auth_token: as for :func:`connect`.
-        serializer: as for :func:`connect`.
+        params: as in :func:`connect`.
+        auth_token: as in :func:`connect`.
+        serializer: as in :func:`connect`.
         timeout: seconds for joins, pushes and leaves.
         task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`trioglock.connect`, except ``reconnect``:

@@ -313,7 +313,7 @@ class ReconnectingConnection(ABC):
     """The purpose of the connection, as shown in the log."""
 
     mode: str | None = None
-    """As for :func:`open_connection`."""
+    """As in :func:`open_connection`."""
 
     def __init__(
         self, address: RedisAddress | Discovery, timings: RedisTimings, history_key: str | None

@@ -206,7 +206,7 @@ class ShardDiscovery(ClusterDiscovery):
     """Asks the nodes of a cluster for the masters of all hash slots.
 
     Args:
-        address: as for :class:`ClusterDiscovery`.
+        address: as in :class:`ClusterDiscovery`.
     """
 
     def __init__(self, address: ClusterAddress) -> None:
