@@ -442,7 +442,10 @@ async def no_such_host() -> None:
 
 
 TLS = "TLS handshake with HOST: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
-TRUST = "; if you trust its issuer, pass ssl_context=ssl.create_default_context(cafile=...)"
+TRUST = (
+    "; if you trust the issuer of the certificate, pass "
+    "ssl_context=ssl.create_default_context(cafile=...)"
+)
 
 
 async def over_tls(host: str, server: ssl.SSLContext | None, client: ssl.SSLContext) -> None:
