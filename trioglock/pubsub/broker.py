@@ -81,7 +81,7 @@ class BrokerSession(ABC):
             data: as in :meth:`publish`.
 
         Returns:
-            Whether it was published. The default does nothing and returns False.
+            Whether the message was published. The default does nothing and returns False.
         """
         return False
 
@@ -138,7 +138,7 @@ class BrokerSession(ABC):
 
 
 class Broker(ABC):
-    """The configuration of a broker. It runs no tasks; its sessions do."""
+    """The configuration of a broker. Only its sessions run tasks."""
 
     sharded: bool = False
     """Whether the channels are independent of each other, each with its own ids.
@@ -178,7 +178,7 @@ class MemoryBroker(Broker):
         history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. The channel ``incoming`` has no history, and topics of
             :mod:`trioglock.channels` have their own.
-        history_seconds: how long they are kept; None for no limit.
+        history_seconds: how long these messages are kept; None for no limit.
         history_bytes: total size in memory of all these messages, and separately of the messages of
             topics. Above this size, the histories of the least recently used channels are
             discarded, so subscribers that resume receive a gap. A single channel can use half of

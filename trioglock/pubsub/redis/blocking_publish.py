@@ -70,7 +70,7 @@ def publish(
 
         publish("new model!", channel="model_created")
 
-    It blocks, may be called from any thread, and reuses its connections.
+    This function blocks, may be called from any thread, and reuses its connections.
 
     Args:
         message: text or binary.
