@@ -467,6 +467,7 @@ async def test_a_slow_member_receives_a_long_history_and_all_live_events_in_orde
         await slow.alive()
 
 
+@pytest.mark.slow
 async def test_replays_to_a_client_that_does_not_read_need_little_memory() -> None:
     """The pages of 30 topics would be 48 MB; the client receives all events when it reads."""
     async with (
