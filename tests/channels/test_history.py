@@ -275,7 +275,7 @@ async def test_broadcasts_that_can_have_no_id_are_errors() -> None:
     async with serving() as site, site.dial() as raw:
         payloads: list[Any] = [[], "text", None, 5, b"binary"]
         for payload in payloads:
-            with pytest.raises(InvalidMessage, match="must have a dict as its payload"):
+            with pytest.raises(InvalidMessage, match="so its payload must be a dict"):
                 await site.channels.broadcast("room:1", "news", payload)
         await site.channels.broadcast("plain:1", "news", b"binary")
         await raw.join()
