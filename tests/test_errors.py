@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 import trioglock
+from tests.cases import case_of
 from trioglock import (
     Aborted,
     Close,
@@ -81,14 +82,15 @@ def test_the_documented_tree_matches_the_classes(module: ModuleType, root: type)
     assert set(tree) <= set(trioglock.__all__)
 
 
-@pytest.mark.parametrize("name", sorted(errors.__all__))
-def test_every_error_is_documented(name: str) -> None:
+def test_every_error_is_documented() -> None:
     """Each has its own docstring and is a TrioglockError."""
-    kind = getattr(trioglock, name)
-    assert kind.__doc__ != kind.__base__.__doc__
-    assert kind.__doc__.partition("\n")[0].endswith(".")
-    assert issubclass(kind, TrioglockError)
-    assert issubclass(kind, Exception)
+    for name in errors.__all__:
+        with case_of(name):
+            kind = getattr(trioglock, name)
+            assert kind.__doc__ != kind.__base__.__doc__
+            assert kind.__doc__.partition("\n")[0].endswith(".")
+            assert issubclass(kind, TrioglockError)
+            assert issubclass(kind, Exception)
 
 
 def test_a_refused_handshake_keeps_the_response() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import case_of
 from tests.strategies import CHARACTERS
 from trioglock import Handshake, Headers
 from trioglock._redact import (
@@ -80,70 +81,72 @@ def test_malformed_urls(url: str, shown: str) -> None:
         assert redact_text(f"cannot reach {url} now") == f"cannot reach {shown} now"
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "shown"),
-    [
-        ("Authorization", "Bearer s3cret", "[hidden]"),
-        ("cookie", "a=s3cret", "[hidden]"),
-        ("Set-Cookie", "a=s3cret; Path=/", "[hidden]"),
-        ("Proxy-Authorization", "Basic czNjcmV0", "[hidden]"),
-        ("X-Api-Key", "s3cret", "[hidden]"),
-        ("X-Amz-Security-Token", "s3cret", "[hidden]"),
-        ("Location", "https://al:pw@h/?code=s3cret", "https://h/?code=[hidden]"),
-        ("Sec-WebSocket-Protocol", "phoenix, base64url.bearer.phx.s3cret", "phoenix, [hidden]"),
-        ("Sec-WebSocket-Protocol", "chat, superchat", "chat, superchat"),
-        ("Sec-WebSocket-Protocol", "access_token, s3cret", "access_token, [hidden]"),
-        ("Sec-WebSocket-Protocol", "chat, s3cret==", "chat, [hidden]"),
-        ("Sec-WebSocket-Protocol", "chat, s3cretf86d081884c7d659a2", "chat, [hidden]"),
-        ("Sec-WebSocket-Protocol", "v4.base64.channel.k8s.io", "v4.base64.channel.k8s.io"),
-        (
-            "Sec-WebSocket-Protocol",
-            "graphql-transport-ws, wamp.2.msgpack.batched",
-            "graphql-transport-ws, wamp.2.msgpack.batched",
-        ),
-        ("Location", "https://h/cb#access_token=s3cret", "https://h/cb#"),
-        ("Location", "cb?code=s3cret", "cb?code=[hidden]"),
-        ("Referer", "//al:s3cret@h/cb", "//h/cb"),
-        ("Ocp-Apim-Subscription-Key", "s3cret", "[hidden]"),
-        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZQ==", "dGhlIHNhbXBsZQ=="),
-        ("WWW-Authenticate", 'Bearer realm="x"', 'Bearer realm="x"'),
-        ("Date", "Sat, 28 Nov 2026 03:00:00 GMT", "Sat, 28 Nov 2026 03:00:00 GMT"),
-    ],
-)
-def test_headers(name: str, value: str, shown: str) -> None:
+SHOWN_HEADERS = [
+    ("Authorization", "Bearer s3cret", "[hidden]"),
+    ("cookie", "a=s3cret", "[hidden]"),
+    ("Set-Cookie", "a=s3cret; Path=/", "[hidden]"),
+    ("Proxy-Authorization", "Basic czNjcmV0", "[hidden]"),
+    ("X-Api-Key", "s3cret", "[hidden]"),
+    ("X-Amz-Security-Token", "s3cret", "[hidden]"),
+    ("Location", "https://al:pw@h/?code=s3cret", "https://h/?code=[hidden]"),
+    ("Sec-WebSocket-Protocol", "phoenix, base64url.bearer.phx.s3cret", "phoenix, [hidden]"),
+    ("Sec-WebSocket-Protocol", "chat, superchat", "chat, superchat"),
+    ("Sec-WebSocket-Protocol", "access_token, s3cret", "access_token, [hidden]"),
+    ("Sec-WebSocket-Protocol", "chat, s3cret==", "chat, [hidden]"),
+    ("Sec-WebSocket-Protocol", "chat, s3cretf86d081884c7d659a2", "chat, [hidden]"),
+    ("Sec-WebSocket-Protocol", "v4.base64.channel.k8s.io", "v4.base64.channel.k8s.io"),
+    (
+        "Sec-WebSocket-Protocol",
+        "graphql-transport-ws, wamp.2.msgpack.batched",
+        "graphql-transport-ws, wamp.2.msgpack.batched",
+    ),
+    ("Location", "https://h/cb#access_token=s3cret", "https://h/cb#"),
+    ("Location", "cb?code=s3cret", "cb?code=[hidden]"),
+    ("Referer", "//al:s3cret@h/cb", "//h/cb"),
+    ("Ocp-Apim-Subscription-Key", "s3cret", "[hidden]"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZQ==", "dGhlIHNhbXBsZQ=="),
+    ("WWW-Authenticate", 'Bearer realm="x"', 'Bearer realm="x"'),
+    ("Date", "Sat, 28 Nov 2026 03:00:00 GMT", "Sat, 28 Nov 2026 03:00:00 GMT"),
+]
+
+
+def test_headers() -> None:
     """The repr of Headers hides the same secrets; the values themselves are unchanged."""
-    assert redact_header(name, value) == shown
-    headers = Headers({name: value})
-    assert repr(headers) == f"Headers({[(name, shown)]!r})"
-    assert headers[name] == value
+    for name, value, shown in SHOWN_HEADERS:
+        with case_of(name, value):
+            assert redact_header(name, value) == shown
+            headers = Headers({name: value})
+            assert repr(headers) == f"Headers({[(name, shown)]!r})"
+            assert headers[name] == value
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("nothing to hide: 12 of 34", "nothing to hide: 12 of 34"),
-        ("cannot reach wss://al:pw@h/?t=s3cret now", "cannot reach wss://h/?t=[hidden] now"),
-        ("(wss://h/?t=s3cret) wss://al:s3cret@h: no", "(wss://h/?t=[hidden]) wss://h: no"),
-        ("GET /feed?code=s3cret HTTP/1.1", "GET /feed?code=[hidden] HTTP/1.1"),
-        ("GET /feed?t=s3cret, refused", "GET /feed?t=[hidden], refused"),
-        ("bad line Set-Cookie: a=s3cret; b=s3cret", "bad line Set-Cookie: [hidden]"),
-        ("X-Api-Key: s3cret\nHost: h", "X-Api-Key: [hidden]\nHost: h"),
-        ("sent Bearer s3cret-token there", "sent Bearer [hidden] there"),
-        ("sent basic czNjcmV0 there", "sent basic [hidden] there"),
-        ("{'x': 'Bearer s3cret'}", "{'x': 'Bearer [hidden]'}"),
-        ("a eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzM2NyZXQifQ.c2VjcmV0 b", "a [hidden] b"),
-        ('{"token": "s3cret", "room": "7"}', '{"token": "[hidden]", "room": "7"}'),
-        ('{"token": "a\\"s3cret"}', '{"token": "[hidden]"}'),
-        ("{'client_secret': 's3cret'}", "{'client_secret': '[hidden]'}"),
-        ('{"token":"s3cre', '{"token":"[hidden]'),
-        ('{"user": {"password": "s3cret"}}', '{"user": {"password": "[hidden]"}}'),
-        ("", ""),
-    ],
-)
-def test_texts(text: str, shown: str) -> None:
+SHOWN_TEXTS = [
+    ("nothing to hide: 12 of 34", "nothing to hide: 12 of 34"),
+    ("cannot reach wss://al:pw@h/?t=s3cret now", "cannot reach wss://h/?t=[hidden] now"),
+    ("(wss://h/?t=s3cret) wss://al:s3cret@h: no", "(wss://h/?t=[hidden]) wss://h: no"),
+    ("GET /feed?code=s3cret HTTP/1.1", "GET /feed?code=[hidden] HTTP/1.1"),
+    ("GET /feed?t=s3cret, refused", "GET /feed?t=[hidden], refused"),
+    ("bad line Set-Cookie: a=s3cret; b=s3cret", "bad line Set-Cookie: [hidden]"),
+    ("X-Api-Key: s3cret\nHost: h", "X-Api-Key: [hidden]\nHost: h"),
+    ("sent Bearer s3cret-token there", "sent Bearer [hidden] there"),
+    ("sent basic czNjcmV0 there", "sent basic [hidden] there"),
+    ("{'x': 'Bearer s3cret'}", "{'x': 'Bearer [hidden]'}"),
+    ("a eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzM2NyZXQifQ.c2VjcmV0 b", "a [hidden] b"),
+    ('{"token": "s3cret", "room": "7"}', '{"token": "[hidden]", "room": "7"}'),
+    ('{"token": "a\\"s3cret"}', '{"token": "[hidden]"}'),
+    ("{'client_secret': 's3cret'}", "{'client_secret': '[hidden]'}"),
+    ('{"token":"s3cre', '{"token":"[hidden]'),
+    ('{"user": {"password": "s3cret"}}', '{"user": {"password": "[hidden]"}}'),
+    ("", ""),
+]
+
+
+def test_texts() -> None:
     """URLs, request targets, credentials and secret members of JSON are hidden."""
-    assert redact_text(text) == shown
-    assert "s3cret" not in redact_text(text)
+    for text, shown in SHOWN_TEXTS:
+        with case_of(text):
+            assert redact_text(text) == shown
+            assert "s3cret" not in redact_text(text)
 
 
 @pytest.mark.parametrize(

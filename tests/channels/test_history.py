@@ -467,6 +467,7 @@ async def test_a_slow_member_receives_a_long_history_and_all_live_events_in_orde
         await slow.alive()
 
 
+@pytest.mark.slow
 async def test_replays_to_a_client_that_does_not_read_need_little_memory() -> None:
     """The pages of 30 topics would be 48 MB; the client receives all events when it reads."""
     async with (
@@ -841,6 +842,7 @@ async def test_the_client_needs_a_dict_to_ask_for_what_it_has_missed() -> None:
 
 
 @interpreter_keeps_callers
+@pytest.mark.usefixtures("no_tracing")
 async def test_a_replay_that_has_ended_needs_no_memory() -> None:
     async with serving() as site, site.dial() as raw:
         await send(site, 1)

@@ -463,6 +463,7 @@ async def test_misuse_is_refused(autojump_clock: MockClock) -> None:
 # Many clients.
 
 
+@pytest.mark.slow
 async def test_any_order_of_joins_and_leaves_reaches_each_client_exactly_once(
     autojump_clock: MockClock,
 ) -> None:

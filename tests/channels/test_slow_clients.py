@@ -114,6 +114,7 @@ async def test_a_push_waits_for_a_slow_client(channels: list[Room]) -> None:
         assert sent == 300
 
 
+@pytest.mark.slow
 @MOCK_CLOCK
 async def test_a_client_that_does_not_read_its_replies_is_not_read_either() -> None:
     """A client that pushes a lot and reads later gets all replies."""

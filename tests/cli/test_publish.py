@@ -190,7 +190,7 @@ def test_public_server_without_a_token(publish: Publish) -> None:
     with serve_in_thread(host="0.0.0.0") as at:
         code, _, error = publish("news", "x", "--to", f"ws://{at}")
     assert code == 1
-    assert "publishing is disabled: the server has no --publish-token (403)" in error
+    assert "publishing is disabled: the server was started without --publish-token (403)" in error
 
 
 def test_name_of_the_hub(publish: Publish) -> None:

@@ -207,6 +207,7 @@ async def test_closing_during_a_reconnect(autojump_clock: MockClock) -> None:
             await conn.aclose()
 
 
+@pytest.mark.slow
 async def test_many_queued_requests() -> None:
     """The work for each request does not grow with the number of others."""
     transport, count = MemoryTransport(), 1000

@@ -750,7 +750,7 @@ async def test_wrong_calls(autojump_clock: MockClock) -> None:
             conn.subscribe()
         with pytest.raises(InvalidOption, match=r"must be hashable.*subscribe\(\*keys\)"):
             conn.subscribe(["a", "b"])  # type: ignore[arg-type]
-        with pytest.raises(InvalidOption, match="None is not a key"):
+        with pytest.raises(InvalidOption, match="None cannot be used as a key"):
             conn.subscribe(None)
         with pytest.raises(InvalidOption, match="max_queue must be at least 1"):
             conn.subscribe("a", max_queue=0)

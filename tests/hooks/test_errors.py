@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.cases import case_of
 from tests.hooks.helpers import (
     URL,
     Scripted,
@@ -93,20 +94,21 @@ def closes(frames: list[Any]) -> list[int]:
 
 @both_styles
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("hook", FATAL)
 async def test_a_hook_that_raises_ends_the_connection(
-    hook: str, body: Body, style: str, autojump_clock: MockClock
+    body: Body, style: str, autojump_clock: MockClock
 ) -> None:
     """We close with 1011, ``terminate`` runs once, and the block raises the exception."""
-    error = UserError()
-    socket = styled(Scripted, style, **{hook: error})
-    raised, frames = await crash(socket, hook, body)
-    assert raised is error
-    assert closes(frames) == [1011]
-    assert socket.count("terminate") == 1
-    assert socket.count(hook) == 1
-    reason = socket.calls[-1].what
-    assert reason == HookError(error=error)
+    for hook in FATAL:
+        with case_of(hook):
+            error = UserError()
+            socket = styled(Scripted, style, **{hook: error})
+            raised, frames = await crash(socket, hook, body)
+            assert raised is error
+            assert closes(frames) == [1011]
+            assert socket.count("terminate") == 1
+            assert socket.count(hook) == 1
+            reason = socket.calls[-1].what
+            assert reason == HookError(error=error)
 
 
 @both_styles

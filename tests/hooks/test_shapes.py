@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -65,17 +66,16 @@ async def test_a_wrong_result_ends_the_connection(
 
 
 @both_styles
-@pytest.mark.parametrize("hook", FATAL)
-@pytest.mark.parametrize("reply", [Reply(object()), Reply("a", 1), Reply({"b": 2})])
-async def test_a_reply_with_an_invalid_frame(
-    reply: Reply, hook: str, style: str, autojump_clock: MockClock
-) -> None:
+async def test_a_reply_with_an_invalid_frame(style: str, autojump_clock: MockClock) -> None:
     """The message names the hook, and no frame is sent."""
-    socket = styled(Scripted, style, **{hook: reply})
-    text, frames = await come_out(socket, hook)
-    assert f"Scripted.{hook}" in text
-    assert repr(reply.frames[-1]) in text
-    assert "a" not in frames
+    replies = (Reply(object()), Reply("a", 1), Reply({"b": 2}))
+    for hook, reply in product(FATAL, replies):
+        with case_of(hook, reply):
+            socket = styled(Scripted, style, **{hook: reply})
+            text, frames = await come_out(socket, hook)
+            assert f"Scripted.{hook}" in text
+            assert repr(reply.frames[-1]) in text
+            assert "a" not in frames
 
 
 @both_styles

@@ -10,6 +10,7 @@ from tests.machines.fuzz_decoder import check, seeds
 from trioglock.transports.native import Decoder
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.one_of(st.binary(max_size=80), st.sampled_from(seeds())), st.binary(max_size=8))
 def test_any_bytes_decode_the_same_in_any_chunks(data: bytes, more: bytes) -> None:

@@ -270,6 +270,7 @@ def test_handlers_may_close_the_feed_or_throw() -> None:
     }
 
 
+@pytest.mark.slow
 def test_module_in_node_resumes_after_an_id() -> None:
     """A query ``after`` is the last message that the program has."""
     with live_site() as site:

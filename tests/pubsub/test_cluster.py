@@ -67,6 +67,7 @@ async def test_a_server_that_is_not_in_a_cluster(redis: RealRedis) -> None:
         assert f"127.0.0.1:{redis.port} does not belong to a cluster: use redis://" in text
 
 
+@pytest.mark.slow
 async def test_a_cluster_without_slots() -> None:
     with real_redis("--cluster-enabled", "yes") as redis:
         url = f"redis+cluster://127.0.0.1:{redis.port}"

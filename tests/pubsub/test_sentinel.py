@@ -104,6 +104,7 @@ async def test_the_command_accepts_sentinels(tmp_path: Path, redis: RealRedis, c
     assert capsys.readouterr().out == "published on x\n"
 
 
+@pytest.mark.slow
 async def test_no_sentinel_can_be_reached() -> None:
     for text in await expect_both(BrokerUnavailable, sentinel_url(find_port(), find_port())):
         assert "mymaster" in text

@@ -215,6 +215,7 @@ async def test_a_busy_node_does_not_delay_others(*, reads: bool) -> None:
             nodes[0].thaw()
 
 
+@pytest.mark.slow
 async def test_a_slot_that_has_been_moved_away_and_back(node: RealRedis) -> None:
     """The messages of the other node are between gaps."""
     async with opened(sharded(node, history=10)) as hub:

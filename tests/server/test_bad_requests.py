@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.cases import case_of
 from tests.server.helpers import (
     Echo,
     MakeTransport,
@@ -67,20 +68,20 @@ BAD_REQUESTS: dict[str, tuple[bytes, int]] = {
 }
 
 
-@pytest.mark.parametrize(("data", "status"), BAD_REQUESTS.values(), ids=list(BAD_REQUESTS))
-async def test_a_bad_request_is_told_why(
-    data: bytes, status: int, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bad_request_is_told_why(caplog: pytest.LogCaptureFixture) -> None:
     """The matching status, one line in the log, and the next client is served."""
     caplog.set_level("INFO")
-    async with serving(Echo) as site:
-        answer = await site.ask(data)
-        assert answer.status == status
-        assert answer.body
-        assert len(logged(caplog)) == 1
-        assert f"refused: {status}" in logged(caplog)[0]
-        async with site.dial() as conn:
-            await conn.ping()
+    for name, (data, status) in BAD_REQUESTS.items():
+        with case_of(name):
+            caplog.clear()
+            async with serving(Echo) as site:
+                answer = await site.ask(data)
+                assert answer.status == status
+                assert answer.body
+                assert len(logged(caplog)) == 1
+                assert f"refused: {status}" in logged(caplog)[0]
+                async with site.dial() as conn:
+                    await conn.ping()
 
 
 HOSTS = ["[1]", "[", "a]b", "[::1%25x]", "a:99999", "a:x", "\xe4", "a/b"]

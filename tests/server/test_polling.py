@@ -470,6 +470,7 @@ class ShortWrites:
         return os.write(fd, data if chance < 0.6 else data[: len(data) // 2 or 1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("each_way")
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 async def test_replies_that_do_not_fit_into_the_socket(

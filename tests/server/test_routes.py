@@ -9,6 +9,7 @@ import trio
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as library_connect
 
+from tests.cases import case_of
 from tests.server.helpers import Echo, MakeTransport, logged, on_both, plain_request, serving
 from trioglock import (
     Connection,
@@ -214,12 +215,13 @@ BAD: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("targets", "reason"), BAD)
-def test_bad_paths_and_targets_are_refused_by_the_call(targets: Any, reason: str) -> None:
-    with pytest.raises(InvalidOption, match=reason):
-        serve(targets, listeners=[MemoryListener()])
-    with pytest.raises(InvalidOption, match=reason):
-        WebSocketApp(targets)
+def test_bad_paths_and_targets_are_refused_by_the_call() -> None:
+    for targets, reason in BAD:
+        with case_of(targets):
+            with pytest.raises(InvalidOption, match=reason):
+                serve(targets, listeners=[MemoryListener()])
+            with pytest.raises(InvalidOption, match=reason):
+                WebSocketApp(targets)
 
 
 def test_the_options_are_checked_for_each_target() -> None:

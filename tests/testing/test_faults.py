@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.cases import case_of
 from tests.testing.proxies import Over, open_url, over_memory, over_tcp, read_all
 from trioglock import InvalidOption, InvalidURL, UsageError, connect
 from trioglock.testing import FaultProxy, MockServer, echo
@@ -99,10 +100,10 @@ INVALID: list[tuple[Callable[[Any], object], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("call", "text"), INVALID)
-def test_invalid_arguments(call: Callable[[Any], object], text: str) -> None:
-    with pytest.raises(InvalidOption, match=text):
-        call(FaultProxy(("127.0.0.1", 80)))
+def test_invalid_arguments() -> None:
+    for call, text in INVALID:
+        with case_of(text), pytest.raises(InvalidOption, match=text):
+            call(FaultProxy(("127.0.0.1", 80)))
 
 
 async def test_faults_of_one_connection(autojump_clock: MockClock) -> None:

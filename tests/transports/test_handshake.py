@@ -135,7 +135,7 @@ async def test_fault_16_only_the_whole_head_of_a_response_is_limited(
     script = answering(response("101 Switching Protocols", *headers))
     error, _ = await connect_error(script, transport, max_header_size=5_000)
     assert isinstance(error, InvalidHandshake)
-    assert "larger than 5000 bytes; max_header_size allows more" in str(error)
+    assert "larger than 5000 bytes; increase max_header_size to allow more" in str(error)
 
 
 @on_both

@@ -77,11 +77,11 @@ class BrokerSession(ABC):
         """Publish a message without waiting, if the broker delivers messages immediately.
 
         Args:
-            channel: as for :meth:`publish`.
-            data: as for :meth:`publish`.
+            channel: as in :meth:`publish`.
+            data: as in :meth:`publish`.
 
         Returns:
-            Whether it was published. The default does nothing and returns False.
+            Whether the message was published. The default does nothing and returns False.
         """
         return False
 
@@ -102,14 +102,14 @@ class BrokerSession(ABC):
         trio.
 
         Args:
-            channels: as for :meth:`subscribe`.
+            channels: as in :meth:`subscribe`.
         """
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:  # noqa: ARG002 - the default
         """Whether each message published from now on is delivered, or a gap in its place.
 
         Args:
-            channels: as for :meth:`subscribe`.
+            channels: as in :meth:`subscribe`.
         """
         return True
 
@@ -117,7 +117,7 @@ class BrokerSession(ABC):
         """Wait until the broker delivers every message that is published after this method returns.
 
         Args:
-            channels: as for :meth:`subscribe`.
+            channels: as in :meth:`subscribe`.
 
         Raises:
             BrokerUnavailable: the broker did not confirm the subscription in time.
@@ -129,7 +129,7 @@ class BrokerSession(ABC):
         """Whether the broker keeps the messages of a channel.
 
         Args:
-            channel: as for :meth:`publish`.
+            channel: as in :meth:`publish`.
         """
         if self.find_retention is not None:
             return self.find_retention(channel) is not None
@@ -138,7 +138,7 @@ class BrokerSession(ABC):
 
 
 class Broker(ABC):
-    """The configuration of a broker. It runs no tasks; its sessions do."""
+    """The configuration of a broker. Only its sessions run tasks."""
 
     sharded: bool = False
     """Whether the channels are independent of each other, each with its own ids.
@@ -178,7 +178,7 @@ class MemoryBroker(Broker):
         history: number of messages to keep for each channel, for subscribers that resume; None
             keeps none. The channel ``incoming`` has no history, and topics of
             :mod:`trioglock.channels` have their own.
-        history_seconds: how long they are kept; None for no limit.
+        history_seconds: how long these messages are kept; None for no limit.
         history_bytes: total size in memory of all these messages, and separately of the messages of
             topics. Above this size, the histories of the least recently used channels are
             discarded, so subscribers that resume receive a gap. A single channel can use half of

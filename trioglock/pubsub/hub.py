@@ -112,8 +112,8 @@ class Hub:
     Args:
         name: separates applications that use the same broker; letters, digits and ``-_.:``.
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
-        max_queue: maximum number of messages in the queue of one subscriber. For a client, the send
-            queue of its connection comes in addition.
+        max_queue: maximum number of messages in the queue of one subscriber. A client also has the
+            send queue of its connection.
         max_queue_bytes: total size of these messages in bytes at which the queue also counts as
             full.
         overflow: what happens when the queue is full; see :data:`SubscriberOverflow`.
@@ -245,14 +245,14 @@ class Hub:
         in loops.
 
         Args:
-            message: as for :meth:`publish`.
-            channel: as for :meth:`publish`.
+            message: as in :meth:`publish`.
+            channel: as in :meth:`publish`.
 
         Returns:
             Whether the message was published; if not, use :meth:`publish`.
 
         Raises:
-            InvalidFrame, InvalidOption, UsageError: as for :meth:`publish`.
+            InvalidFrame, InvalidOption, UsageError: as in :meth:`publish`.
         """
         data = check_data(message)
         return self._open_session().publish_nowait(self._check_channel(channel), data)

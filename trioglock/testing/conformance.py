@@ -61,7 +61,7 @@ class TransportConformance:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("kind", ["text", "binary"])
     async def test_echoes_every_size_of_frame(self, size: int, kind: str) -> None:
-        """Text and binary messages of every length encoding arrive unchanged."""
+        """Text and binary messages arrive unchanged with every encoding of the frame length."""
         message: Data = "x" * size if kind == "text" else b"x" * size
         async with MockServer(echo) as server, self.connected(server) as conn:
             await conn.send(message)
@@ -152,7 +152,7 @@ class TransportConformance:
             assert conn.close_code == 4001
 
     async def test_remote_close(self) -> None:
-        """The exception contains the code and the reason; earlier messages stay readable."""
+        """The exception contains code and reason; earlier messages can still be received."""
         async with MockServer() as server, self.connected(server) as conn:
             peer = await server.accept()
             await peer.send("last words")

@@ -87,7 +87,7 @@ class MockGossipGame:
 class MockGossipServer:
     """The Gossip network for the duration of an ``async with`` block, on a port or in memory.
 
-    It answers like Grapevine. Its clients see each other and the games in :attr:`games`::
+    The server answers like Grapevine. Its clients see each other and the games in :attr:`games`::
 
         async with MockGossipServer() as server:
             server.games["ExVenture"] = MockGossipGame(name="ExVenture", players=["Eric"])
@@ -129,7 +129,7 @@ class MockGossipServer:
         self.peers: list[MockGossipPeer] = []
         """The authenticated clients."""
         self.server: MockServer = MockServer(self._serve, memory=memory, ssl_context=ssl_context)
-        """The WebSocket server: ``reject()`` refuses handshakes; ``peers`` is all connections."""
+        """The WebSocket server: ``reject()`` refuses handshakes; ``peers`` lists connections."""
         self._ignored: Counter[str] = Counter()
         self._failures: dict[str, list[str]] = {}
         self._expected: Counter[str] = Counter()
@@ -172,7 +172,7 @@ class MockGossipServer:
             await self._arrived.wait()
 
     def fail(self, event: str, error: str) -> None:
-        """Answer the next event with this name with a failure.
+        """Make the next event with this name fail.
 
         Args:
             event: the name of the event.
@@ -237,7 +237,7 @@ class MockGossipServer:
             from_name: the player who sends it.
             to_name: the player who receives it.
             message: the text.
-            sent_at: the time in ISO 8601.
+            sent_at: the time in ISO 8601 format.
         """
         payload = {"from_game": from_game, "from_name": from_name, "to_name": to_name}
         await self._relay("tells/receive", {**payload, "sent_at": sent_at, "message": message})
@@ -380,7 +380,7 @@ class MockGossipPeer:
         self.peer: MockPeer = peer
         """The WebSocket connection: its frames, headers and the client's Close frame."""
         self.game: MockGossipGame | None = None
-        """The game as the client described it; None before the authentication."""
+        """The game as the client described it; None before authentication."""
         self.missed: int = 0
         """The number of heartbeats since the last answer."""
         self._server = server
@@ -458,7 +458,7 @@ class MockGossipPeer:
         Args:
             event: the event from the client.
             payload: the payload of the answer.
-            error: the text of a failure; "" for a failure without a text, None for a success.
+            error: the text of a failure; "" for a failure without text, None for success.
             status: whether the answer has a status.
         """
         if "ref" not in event:
@@ -654,7 +654,7 @@ class MockGossipPeer:
             await self.answer(event, other.to_payload())
 
     async def _requested_games(self, event: Event, game: MockGossipGame) -> list[MockGossipGame]:
-        """Return the games whose status is requested; send the failure if there are none."""
+        """Return the games whose status is requested; send a failure if there are none."""
         online = self._server.online()
         name = (event.get("payload") or {}).get("game")
         if "ref" not in event:

@@ -124,7 +124,7 @@ class MockPhoenixChannel(Channel[None]):
         return self._attached.join.state is not JoinState.ENDED
 
     async def push(self, event: str, payload: Any) -> None:
-        """Push any event to this client, even before its join is answered or after the end.
+        """Push any event to this client, even before its join is answered or after it has ended.
 
         Args:
             event: the name of the event.

@@ -106,7 +106,7 @@ class Link(ABC):
         return None
 
     def report_all(self) -> None:  # noqa: B027 - not all links receive in parts
-        """From now on, also pass an empty run when received bytes complete no event."""
+        """From now on, also deliver an empty run when the received bytes complete no event."""
 
     async def respond(self) -> None:  # noqa: B027 - only links of servers respond
         """Write the response to the opening handshake, on a server.
@@ -204,14 +204,14 @@ class Link(ABC):
         return None
 
     def finish_write(self, data: bytes, sent: int | OSError) -> bool:
-        """Continue after :meth:`start_write`.
+        """Complete a write after :meth:`start_write`.
 
         Args:
             data: the bytes to write.
-            sent: how many of them were written, or why none were.
+            sent: the number of bytes written, or the error if none could be written.
 
         Returns:
-            As for :meth:`write_now`.
+            As in :meth:`write_now`.
         """
         raise NotImplementedError
 

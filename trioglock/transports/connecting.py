@@ -1,7 +1,7 @@
 """From a URL to an open byte stream: directly or through a proxy, plain or encrypted.
 
-It supports HTTP (RFC 9110, section 9.3.6) and SOCKS (RFC 1928) proxies. Each kind of failure raises
-its own error.
+This module supports HTTP (RFC 9110, section 9.3.6) and SOCKS (RFC 1928) proxies. Each kind of
+failure raises its own error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .urls import WebSocketURL, server_name
 __all__ = ["closed_on_failure", "describe_failure", "open_stream"]
 
 MEMORY_HOST = "memory.test"
-"""The host in the URLs of servers in memory; a name that no resolver knows (RFC 6761)."""
+"""The host in the URLs of in-memory servers; a name that no resolver knows (RFC 6761)."""
 
 
 async def open_stream(url: WebSocketURL, options: DialOptions) -> trio.abc.Stream:
@@ -38,7 +38,7 @@ async def open_stream(url: WebSocketURL, options: DialOptions) -> trio.abc.Strea
     Raises:
         ConnectFailed: the server or the proxy cannot be reached.
         ProxyFailed: the proxy refuses, or does not respond like a proxy.
-        TLSFailed: TLS itself failed during its handshake, and not the network.
+        TLSFailed: the TLS handshake failed, and the cause was not the network.
         InvalidOption: the proxy cannot be used.
         Exception: raised by the user's ``stream`` function, if not an OSError.
     """
@@ -58,7 +58,9 @@ async def _open_plain(url: WebSocketURL, options: DialOptions) -> trio.abc.Strea
     if proxy is not None:
         return await _open_through_proxy(proxy, url, options)
     if url.host == MEMORY_HOST:
-        raise InvalidOption("a server in memory has no address: pass stream=server.open_stream")
+        raise InvalidOption(
+            "an in-memory server has no network address: pass stream=server.open_stream"
+        )
     return await _open_tcp(url.host, url.port)
 
 
@@ -82,7 +84,7 @@ async def _open_given(source: StreamSource) -> trio.abc.Stream:
 
 @asynccontextmanager
 async def closed_on_failure(stream: trio.abc.Stream) -> AsyncIterator[None]:
-    """Close ``stream`` if the block fails or is cancelled, so that an attempt leaks no socket."""
+    """Close ``stream`` if the block fails or is cancelled, so that no socket leaks."""
     try:
         yield
     except BaseException:
@@ -91,7 +93,7 @@ async def closed_on_failure(stream: trio.abc.Stream) -> AsyncIterator[None]:
 
 
 async def _open_tcp(host: str, port: int) -> trio.abc.Stream:
-    """Connect to the first address that accepts (RFC 8305, as implemented by trio)."""
+    """Connect to the first address that accepts the connection (RFC 8305, done by trio)."""
     try:
         family = _address_family(host)
         if family is None:
@@ -137,7 +139,7 @@ def _describe(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or not error.errno:
         text = error.strerror or str(error)
     else:
-        text = os.strerror(error.errno)  # trio puts the address before it
+        text = os.strerror(error.errno)  # trio's strerror begins with the address
     return text + network_hint(error)
 
 
@@ -168,7 +170,7 @@ async def _start_tls(
 async def _open_through_proxy(
     proxy: Proxy, url: WebSocketURL, options: DialOptions
 ) -> trio.abc.Stream:
-    """Open a stream to the server's host and port that runs through the proxy."""
+    """Open a stream through the proxy to the server's host and port."""
     if proxy.scheme.startswith("socks"):
         return await _open_through_socks(proxy, url)
     stream = await _open_tcp(proxy.host, proxy.port)
@@ -201,7 +203,7 @@ async def _request_tunnel(stream: trio.abc.Stream, request: bytes, max_header_si
     except (EOFError, *STREAM_ERRORS) as error:
         cause = error.__cause__ or error
         if is_tls_failure(cause):  # TLS 1.3 may reject a client certificate only now
-            raise TLSFailed(f"TLS failed with the HTTP proxy: {cause}") from cause
+            raise TLSFailed(f"TLS with the HTTP proxy failed: {cause}") from cause
         raise ProxyFailed("the HTTP proxy closed the connection") from cause
     except NotHTTP as error:
         raise ProxyFailed(f"the HTTP proxy's response cannot be read: {error}") from None

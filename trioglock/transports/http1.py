@@ -55,13 +55,14 @@ _TLS_ALERT = b"\x15\x03"
 MAX_INTERIM = 16
 """Maximum number of interim responses (1xx) before a response."""
 
-# The rules for lists (RFC 9110, section 5.6.1) allow these to have no value, or only commas.
+# Headers to which the rules for lists (RFC 9110, section 5.6.1) allow no value, or only commas.
 _EMPTY_IS_ABSENT = frozenset({b"sec-websocket-protocol", b"sec-websocket-extensions"})
 _empty_lines = re.compile(
     rb"\r\n(?:%s):[ \t,]*(?=\r\n)" % b"|".join(sorted(_EMPTY_IS_ABSENT)), re.IGNORECASE
 )
 
-# The body of a refusal explains it, but reading it must not delay the status beyond these limits.
+# The body of a refusal explains it, but reading the body must not delay the report of the status
+# beyond these limits.
 BODY_TIMEOUT = 2.0
 MAX_BODY = 2**20
 
@@ -74,7 +75,7 @@ LINGER = 1.0
 # The absolute form of a target: the scheme, the host, and the path with the query.
 _split_absolute = re.compile(r"(https?|wss?)://([^/?#]*)([^#]*)", re.IGNORECASE).fullmatch
 
-# A request line with any method (RFC 9112, section 3), and its beginning.
+# A request line with any method (RFC 9112, section 3), and the beginning of such a line.
 _METHOD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _is_request_line = re.compile(_METHOD + rb" \S+ HTTP/1\.[01]\r\n").match
 _begins_request_line = re.compile(_METHOD + rb"( \S*( \S*)?)?\r?").fullmatch
@@ -111,7 +112,7 @@ class ReceivedRequest(NamedTuple):
 
 
 class NotHTTP(Exception):
-    """The bytes are not an HTTP message; the message gives the reason, without quoting them."""
+    """The bytes are not HTTP. The exception's text gives the reason without quoting them."""
 
 
 class _TooLarge(NotHTTP):
@@ -178,7 +179,7 @@ async def _read_head(
 ) -> tuple[bytes, bytes]:
     """Feed the head of a message to ``parser``; return its bytes and those received after it.
 
-    ``data`` are bytes that have already been received.
+    ``data`` holds bytes that have already been received.
 
     Raises:
         NotHTTP: the head is invalid, or larger than ``max_size`` bytes.
@@ -292,13 +293,14 @@ async def send_response(stream: trio.abc.Stream, response: Response, method: str
     Args:
         stream: the stream of the client.
         response: the response to send.
-        method: the request method; ``"HEAD"`` gets no body (RFC 9110, section 9.3.2).
+        method: the request method; a response to ``"HEAD"`` has no body (RFC 9110, section 9.3.2).
     """
     with suppress(*STREAM_ERRORS):
         head_only = method == "HEAD" or len(response.body) > MAX_JOINED
         await stream.send_all(response.to_bytes(head_only=head_only))
         if head_only and method != "HEAD":
-            # In pieces, because TLS would encrypt the whole body at once, and without a copy.
+            # Send the body in pieces, because TLS would encrypt it all at once. The memoryview
+            # avoids copying it.
             body = memoryview(response.body)
             for start in range(0, len(body), MAX_JOINED):
                 await stream.send_all(body[start : start + MAX_JOINED])
@@ -362,7 +364,8 @@ class _ResponseReader:
                 )
             except _TooLarge:
                 raise NotHTTP(
-                    f"the head is larger than {max_size} bytes; max_header_size allows more"
+                    f"the head is larger than {max_size} bytes; "
+                    "increase max_header_size to allow more"
                 ) from None
             if not 100 <= self.status < 200 or self.status == _SWITCHING_PROTOCOLS:
                 return head, rest
@@ -372,7 +375,7 @@ class _ResponseReader:
 
 
 async def read_status(stream: trio.abc.Stream, max_size: int) -> int:
-    """Read a head byte by byte, because another protocol follows; return the status."""
+    """Read a head byte by byte, because another protocol's bytes follow; return the status."""
     reader = _ResponseReader()
     await reader.read(stream, max_size, 1)
     return reader.status
@@ -391,7 +394,8 @@ async def read_response(
 
     Raises:
         HandshakeRefused: the response has another status.
-        InvalidHandshake: it is not HTTP/1.1, or chooses a subprotocol that was not offered.
+        InvalidHandshake: the response is not HTTP/1.1, or chooses a subprotocol that was not
+            offered.
         ConnectFailed, TLSFailed: the stream ended or broke before the response was complete.
     """
     reader = _ResponseReader()
@@ -401,7 +405,7 @@ async def read_response(
     except EOFError:
         raise ConnectFailed(
             "the server closed the connection instead of answering the handshake; "
-            "check the URL, and whether it must begin with wss://"
+            "check the URL; it may have to begin with wss://"
         ) from None
     except NotHTTP as error:
         if reader.message.received.startswith(_TLS_ALERT):
@@ -463,7 +467,7 @@ async def _read_body(
     deadline: float,
 ) -> None:
     """Read a body within the limits; stop at any error."""
-    # Some time is reserved, so that a timeout does not replace the status.
+    # Reserve some time, so that the error reports the status and not a timeout.
     left = 0.9 * (deadline - trio.current_time())
     with (
         trio.move_on_after(max(0, min(BODY_TIMEOUT, left))),

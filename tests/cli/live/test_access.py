@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 
+from tests.cases import case_of
 from tests.cli.serving import HOST, open_hub
 from tests.server.helpers import Answer, plain_request, request
 from trioglock import Headers, Request
@@ -80,11 +82,11 @@ def test_fault_11_the_hosts_of_the_page_are_normalized(host: str) -> None:
         AccessRules("127.0.0.1", page_hosts=["live.example.org/x"])
 
 
-@pytest.mark.parametrize("kind", ["publish", "live"])
-@pytest.mark.parametrize(("headers", "status"), FROM_A_PAGE.values(), ids=list(FROM_A_PAGE))
-async def test_without_a_token(headers: dict[str, str | None], status: int, kind: str) -> None:
+async def test_without_a_token() -> None:
     """Only local programs and the server's own page are accepted, under a local name."""
-    assert await status_of(handshake(kind, **headers)) == status
+    for kind, (name, (headers, status)) in product(("publish", "live"), FROM_A_PAGE.items()):
+        with case_of(kind, name):
+            assert await status_of(handshake(kind, **headers)) == status
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
@@ -113,11 +115,11 @@ WITH_A_TOKEN: dict[str, tuple[dict[str, str | None], int]] = {
 }
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-@pytest.mark.parametrize(("headers", "status"), WITH_A_TOKEN.values(), ids=list(WITH_A_TOKEN))
-async def test_with_a_token(headers: dict[str, str | None], status: int, host: str) -> None:
+async def test_with_a_token() -> None:
     """With the token, all clients except pages from other origins may publish."""
-    assert await status_of(handshake("publish", **headers), host, token=TOKEN) == status
+    for host, (name, (headers, status)) in product(("127.0.0.1", "0.0.0.0"), WITH_A_TOKEN.items()):
+        with case_of(host, name):
+            assert await status_of(handshake("publish", **headers), host, token=TOKEN) == status
 
 
 async def test_without_a_token_on_a_public_address() -> None:
@@ -173,15 +175,12 @@ ORIGINS: dict[str, tuple[str, tuple[str, ...], str | None, int]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("host", "origins", "origin", "status"), ORIGINS.values(), ids=list(ORIGINS)
-)
-async def test_fault_44_pages_of_other_origins(
-    host: str, origins: tuple[str, ...], origin: str | None, status: int
-) -> None:
+async def test_fault_44_pages_of_other_origins() -> None:
     """On a loopback address, only allowed pages and those of this machine may subscribe."""
-    given = request("/orders", Host="live.example.org:8020", Origin=origin)
-    assert await status_of(given, host, origins=origins) == status
+    for name, (host, origins, origin, status) in ORIGINS.items():
+        with case_of(name):
+            given = request("/orders", Host="live.example.org:8020", Origin=origin)
+            assert await status_of(given, host, origins=origins) == status
 
 
 async def test_fault_44_a_refused_page_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -193,7 +192,10 @@ async def test_fault_44_a_refused_page_is_logged_once(caplog: pytest.LogCaptureF
             await client.head()
             await client.stream.aclose()
     texts = [record.getMessage() for record in caplog.records if record.name == "trioglock.serve"]
-    assert texts[0] == f"refused a page from {EVIL}: allow it with --origin"
+    assert (
+        texts[0]
+        == f"refused a connection from a page of {EVIL}; to allow this origin, pass --origin"
+    )
     assert len(texts) == len(set(texts)) == 20
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.cases import case_of
 from tests.cli.serving import open_hub, publish_request
 from trioglock import ConnectionClosedError
 from trioglock.errors import BrokerUnavailable
@@ -59,16 +60,17 @@ async def ask(conn: Any, frame: str | bytes) -> dict[str, Any]:
     return answer
 
 
-@pytest.mark.parametrize(("frame", "why"), BAD.values(), ids=list(BAD))
-async def test_invalid_requests(frame: str | bytes, why: str) -> None:
+async def test_invalid_requests() -> None:
     """The response has a reason, nothing is published, and the next request works."""
-    async with open_hub() as server, server.publisher() as conn:
-        answer = await ask(conn, frame)
-        assert answer["published"] is False
-        assert why in answer["error"]
-        assert len(answer["error"]) < 200
-        assert server.hub.statistics().received == 0
-        assert await ask(conn, publish_request()) == {"published": True, "delivered": 0}
+    for name, (frame, why) in BAD.items():
+        with case_of(name):
+            async with open_hub() as server, server.publisher() as conn:
+                answer = await ask(conn, frame)
+                assert answer["published"] is False
+                assert why in answer["error"]
+                assert len(answer["error"]) < 200
+                assert server.hub.statistics().received == 0
+                assert await ask(conn, publish_request()) == {"published": True, "delivered": 0}
 
 
 async def test_a_message_that_is_too_long() -> None:

@@ -427,7 +427,7 @@ async def test_responses_that_fit_nothing(autojump_clock: MockClock) -> None:
             nursery.start_soon(answer, {"result": 5, "error": None})
             assert await peer.request("a") == 5
             nursery.start_soon(answer, {"error": "text"})
-            with pytest.raises(RPCError, match="unknown form") as caught:
+            with pytest.raises(RPCError, match="malformed error object") as caught:
                 await peer.request("b")
             assert caught.value.data == "text"
         assert peer.invalid.count == 7

@@ -162,6 +162,7 @@ async def test_clients_of_another_library_read_broadcasts(takeover: bool) -> Non
 # Memory.
 
 
+@pytest.mark.slow
 async def test_compression_costs_an_idle_connection_little() -> None:
     """At most 2 KiB for both ends together, before the first compressed message."""
     count = 20

@@ -2,10 +2,10 @@
 
 Any page on the internet may open a WebSocket to a server on the user's own machine, and the page's
 host name may resolve to that machine (DNS rebinding). Browsers reveal both: ``Origin`` identifies
-the page, and ``Host`` contains the name in the address bar. On a loopback address, pages from
-elsewhere may connect only if their Origin is allowed. A request to open the page, watch or publish
-is always refused if its Origin is foreign. Without a token, it is also refused if its Host is
-neither a loopback address nor a name of this server.
+the page, and ``Host`` contains the name in the address bar. If the server listens on a loopback
+address, pages from elsewhere may connect only if their Origin is allowed. A request to open the
+page, watch or publish is always refused if its Origin is foreign. Without a token, it is also
+refused if its Host is neither a loopback address nor a name of this server.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ _is_token = re.compile(r"[\x21-\x7e]+").fullmatch
 
 
 def check_token(token: str | None) -> str | None:
-    """Return the token, or raise InvalidOption, without showing it, if no header can contain it."""
+    """Return the token. Raise InvalidOption if it cannot be sent in a header.
+
+    The message does not reveal the token.
+    """
     if token is not None and not _is_token(token):
         raise InvalidOption(
             "the publish token must consist of visible ASCII characters without spaces"
@@ -71,10 +74,10 @@ class AccessRules:
 
     Args:
         host: the address or name that the server listens on.
-        origins: the origins whose pages may connect; :data:`ANY_ORIGIN` for all. If there are none,
-            all pages may connect, except that on a loopback address only those from this machine
-            may.
-        token: the token of publishers; None if they need none.
+        origins: the origins whose pages may connect; :data:`ANY_ORIGIN` for all. If empty,
+            pages from any origin may connect; on a loopback address, only pages from this machine
+            may connect.
+        token: the token that publishers must send; None if no token is needed.
         page: whether there is a page; None for a page on a loopback address only.
         page_hosts: further host names under which browsers may open the page.
     """
@@ -116,7 +119,8 @@ class AccessRules:
         if origin not in self._reported and len(self._reported) < MAX_REPORTED:
             self._reported.add(origin)
             _logger.warning(
-                "refused a page from %s: allow it with --origin", redact_line(origin, 100)
+                "refused a connection from a page of %s; to allow this origin, pass --origin",
+                redact_line(origin, 100),
             )
         return Response(403, "pages from this origin are refused; see --origin\n")
 
@@ -131,7 +135,9 @@ class AccessRules:
     def refuse_publisher(self, request: Request) -> Response | None:
         """Return the response to a request that may not publish; None if it may."""
         if not self.allows_publishing:
-            return Response(403, "publishing is disabled: the server has no --publish-token\n")
+            return Response(
+                403, "publishing is disabled: the server was started without --publish-token\n"
+            )
         refusal = _refuse_origin(request)
         if refusal is not None:
             return refusal
@@ -145,7 +151,7 @@ class AccessRules:
         return Response(401, reason, {"WWW-Authenticate": "Bearer"})
 
     def is_token(self, token: object) -> bool:
-        """Whether this is the publish token, compared in constant time."""
+        """Whether this is the publish token. The comparison takes constant time."""
         return (
             self.needs_token
             and isinstance(token, str)
@@ -212,7 +218,10 @@ def _host(request: Request) -> str:
 
 
 def _refuse_origin(request: Request) -> Response | None:
-    """Refuse pages from other origins (RFC 6455, section 10.2). Programs send no Origin."""
+    """Refuse pages from other origins (RFC 6455, section 10.2).
+
+    Non-browser clients send no Origin.
+    """
     values = request.headers.get_all("Origin")
     if not values or (len(values) == 1 and _is_same_origin(values[0], request)):
         return None

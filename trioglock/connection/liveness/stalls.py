@@ -30,10 +30,10 @@ checked."""
 class StallWatch:
     """Detects that one link has stalled.
 
-    Silence counts from the latest of these times: the last data, the end of a pause of the reader,
-    and the time since which every check has found that silence is abnormal. It does not count while
-    ``send_rate`` delays the first message of the link, because a peer may send no data before it
-    receives a request.
+    Silence is measured from the latest of: when data last arrived, when the reader last resumed
+    after a pause, and when the checks began to report, without interruption, that silence is
+    abnormal. Silence is not measured while ``send_rate`` delays the first message of the link,
+    because a peer may send no data before it receives a request.
 
     Args:
         link: the link.
@@ -72,7 +72,7 @@ class StallWatch:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self.is_suspect: bool = False
-        """Whether the next check decides whether the link has stalled."""
+        """True if the next check is the final one."""
         self._link = link
         self._read_pause = read_pause
         self._send_queue = send_queue

@@ -38,7 +38,7 @@ class UpdateQueue(ReceiveQueue):
         super().__init__(limit, overflow, ignore, emitter)
         self.keys: tuple[Any, ...] = tuple(keys)
         self.inactive: set[Any] = set(keys)
-        """The keys that the consumer waits for; empty once all keys have been active together."""
+        """The keys that the consumer waits for; empty once all were active at the same time."""
         self.error: Exception | None = None
         """Why the consumer has ended."""
         self._interrupted: dict[Any, float] = {}  # the time since which updates may be missing
@@ -55,7 +55,7 @@ class UpdateQueue(ReceiveQueue):
         self.notify()
 
     def activated(self, key: Any) -> None:
-        """Called when a key is active on the current link."""
+        """Called when a key becomes active on the current link."""
         if self._interrupted:
             self._report_gap(key)
         self.inactive.discard(key)
@@ -63,7 +63,7 @@ class UpdateQueue(ReceiveQueue):
             self._readers.unpark_all()
 
     def interrupted(self, key: Any) -> None:
-        """Called when updates may be missing until the key is active."""
+        """Called when the key becomes inactive; updates may be missed until it is active again."""
         # A consumer that is still waiting for its keys starts with the first update it receives.
         if self.inactive:
             self.inactive.add(key)
@@ -135,14 +135,18 @@ def make_updates_queue(
                 f"{hint if isinstance(key, list | set) else ''}"
             )
     if None in keys:
-        raise InvalidOption("None is not a key: key_of() returns it for other messages")
+        raise InvalidOption(
+            "None cannot be used as a key: key_of() returns None for messages that do not belong "
+            "to a key"
+        )
     return UpdateQueue(list(dict.fromkeys(keys)), limit, overflow, emitter)
 
 
 class Updates(Generic[MessageT]):
     """The updates of one or more keys, returned by :meth:`Connection.subscribe`.
 
-    An async context manager, inside which the keys are subscribed, and an async iterator::
+    Both an async context manager, which subscribes to the keys for the duration of its block, and
+    an async iterator::
 
         async with conn.subscribe("BTC-USD") as updates:
             async for update in updates: ...
@@ -152,7 +156,7 @@ class Updates(Generic[MessageT]):
     to one of them. The loop ends when the connection closes normally.
 
     Where updates may be missing, the loop yields a :class:`Gap`: after a lost connection, once the
-    key is subscribed again, and in place of updates that were dropped.
+    subscription to the key is active again, and in place of updates that were dropped.
     """
 
     __slots__ = ("_driver", "_entered", "_queue", "_reject_inside_hook")
@@ -186,7 +190,7 @@ class Updates(Generic[MessageT]):
         """Subscribe to the keys and wait until the server has confirmed them.
 
         Raises:
-            SubscriptionRefused: the server refused a key. The other keys are unsubscribed.
+            SubscriptionRefused: the server refused a key. The other keys are unsubscribed from.
             SubscriptionTimeout: the server did not confirm a key in time.
             ConnectionClosed: the connection is closing, or ended first.
             UsageError: called inside a hook of this connection.
@@ -198,7 +202,7 @@ class Updates(Generic[MessageT]):
         queue, driver = self._queue, self._driver
         try:
             driver.join(queue)
-            # Other tasks may subscribe at the same time: one message can subscribe to all keys.
+            # Other tasks may subscribe at the same time: one message can then contain all keys.
             await trio.lowlevel.checkpoint()
             driver.flush()
             while queue.inactive and not queue.ended:

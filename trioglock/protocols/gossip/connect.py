@@ -109,7 +109,7 @@ def connect(
         refresh_interval: seconds between two requests for the status of all games.
         max_callbacks: the maximum number of waiting calls while a callback is slow. Beyond it the
             oldest calls are dropped and counted.
-        options: as for :func:`trioglock.connect`. ``reconnect`` is :data:`BACKOFF` by default.
+        options: as in :func:`trioglock.connect`. ``reconnect`` is :data:`BACKOFF` by default.
 
     Returns:
         An async context manager whose value is the :class:`Client`.
@@ -119,7 +119,7 @@ def connect(
             of the callbacks has become invalid.
         AuthenticationFailed: raised by the block; the server refused the credentials.
         RequestTimeout: raised by the block, with ``reconnect=False``; the server did not answer.
-        ConnectError, ConnectionClosed: raised by the block; ``reconnect`` does not retry.
+        ConnectError, ConnectionClosed: raised by the block when ``reconnect`` allows no retry.
         Exception: raised by the block; an exception raised by a callback.
     """
     flags = {

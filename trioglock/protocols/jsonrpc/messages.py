@@ -70,11 +70,11 @@ class Outcome:
 
 
 def parse(message: Any) -> Call | Notification | Outcome:
-    """Parse one decoded message, which is not a batch.
+    """Parse one decoded message that is not a batch.
 
     Raises:
-        RPCError: the message is neither a valid request nor a valid response. An invalid response
-            must not be answered: it has no ``method``.
+        RPCError: the message is neither a valid request nor a valid response. Do not
+            answer an invalid response; it can be recognized by its missing ``method``.
     """
     if not isinstance(message, dict):
         raise RPCError(INVALID_REQUEST, "Invalid Request")
@@ -112,7 +112,7 @@ def _parse_response(message: dict[str, Any]) -> Outcome:
                 message.get("id"), error=RPCError(code, text, error.get("data", NO_DATA))
             )
     # The request has failed, but the reason cannot be read.
-    return Outcome(message.get("id"), error=RPCError(0, "an error of unknown form", error))
+    return Outcome(message.get("id"), error=RPCError(0, "a malformed error object", error))
 
 
 def is_id(value: object) -> bool:
@@ -132,7 +132,7 @@ def check_method(method: object) -> str:
 
 
 def make_call(method: str, params: Parameters | None, call_id: Any = NO_DATA) -> dict[str, Any]:
-    """Return a request, or a notification without ``call_id`` (sections 4 and 4.1).
+    """Return a request; without ``call_id``, a notification (sections 4 and 4.1).
 
     Raises:
         InvalidOption: ``params`` is neither a sequence nor a mapping.
@@ -143,7 +143,7 @@ def make_call(method: str, params: Parameters | None, call_id: Any = NO_DATA) ->
             params, Sequence | Mapping
         ):
             raise InvalidOption(
-                "params must be a list of values or a dict with the names of the parameters, "
+                "params must be a list of values or a dict that maps parameter names to values, "
                 f"not {describe_value(params)}"
             )
         message["params"] = dict(params) if isinstance(params, Mapping) else list(params)

@@ -108,7 +108,7 @@ class BoundCall:
         """Call an async function; return its result.
 
         Raises:
-            RPCError: as for :meth:`run`.
+            RPCError: as in :meth:`run`.
         """
         try:
             return await self._call()

@@ -142,7 +142,7 @@ class Peer(EventSocket[None]):
 
         Args:
             method: the name of the method.
-            params: as for :meth:`request`.
+            params: as in :meth:`request`.
 
         Raises:
             ConnectionClosed, EncodeError, UsageError, InvalidOption: see :meth:`request`.

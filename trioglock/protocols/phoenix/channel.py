@@ -333,12 +333,12 @@ class Channel:
 
         Args:
             event: the name of the event.
-            payload: as for :meth:`push`.
+            payload: as in :meth:`push`.
             timeout: seconds to wait for the channel to be joined.
 
         Raises:
             PushTimeout: the push was not sent in time and is discarded.
-            PhoenixError, TrioglockError: as for :meth:`push`.
+            PhoenixError, TrioglockError: as in :meth:`push`.
         """
         checked = self._check_push(event, payload, timeout)
         await self._hooks.push(self.id, *checked, wants_reply=False)
@@ -387,7 +387,7 @@ class Channel:
 
         Raises:
             trio.WouldBlock: no message is available.
-            ChannelClosed, ConnectionClosed, Exception: as for :meth:`receive`.
+            ChannelClosed, ConnectionClosed, Exception: as in :meth:`receive`.
         """
         if self._items:
             return self._items.popleft()

@@ -437,13 +437,13 @@ async def run(
         handle = await nursery.start(phoenix.run, "wss://example.org/socket", Lobby())
 
     Args:
-        url: as for :func:`connect`.
+        url: as in :func:`connect`.
         client: the callbacks.
         connect: whether to connect immediately; False waits until a callback returns
             :class:`Connect`.
-        params: as for :func:`connect`.
-        auth_token: as for :func:`connect`.
-        serializer: as for :func:`connect`.
+        params: as in :func:`connect`.
+        auth_token: as in :func:`connect`.
+        serializer: as in :func:`connect`.
         timeout: seconds for joins, pushes and leaves.
         task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`trioglock.connect`, except ``reconnect``:
@@ -466,7 +466,8 @@ async def run(
     open_timeout = options.pop("open_timeout", 10)
     endpoint = _OnDemandTransport(url, params, auth_token, options, open_timeout=open_timeout)
     hooks = _CallbackHooks(client, check_serializer(serializer), timeout, endpoint)
-    # The endpoint limits its attempts itself, without the time that they wait to be requested.
+    # The endpoint itself limits the duration of an attempt. The time before a callback requests the
+    # attempt does not count.
     opening = open_connection(endpoint, hooks, {**options, "open_timeout": None})
     hooks.state = await _await(client.init())
     hooks.on_start = lambda: task_status.started(ClientHandle(hooks))

@@ -145,7 +145,7 @@ class V2ServerSerializer:
         """Return the message in a frame of a client as a sequence of its five items.
 
         Raises:
-            InvalidMessage, DecodeError: as for :meth:`decode`.
+            InvalidMessage, DecodeError: as in :meth:`decode`.
         """
         if isinstance(frame, bytes):
             return _decode_push(frame)
@@ -186,7 +186,7 @@ class V2ServerSerializer:
         """Return the frame of a reply, as :meth:`encode` does.
 
         Raises:
-            InvalidMessage, EncodeError: as for :meth:`encode`.
+            InvalidMessage, EncodeError: as in :meth:`encode`.
         """
         if response.__class__ is dict and ref.__class__ is str and status.__class__ is str:
             # Nearly all replies. Only the response may contain what JSON cannot express.
@@ -207,7 +207,7 @@ class V2ServerSerializer:
         """Return the frame of a broadcast, the same for all clients.
 
         Raises:
-            InvalidMessage, EncodeError: as for :meth:`encode`.
+            InvalidMessage, EncodeError: as in :meth:`encode`.
         """
         if isinstance(payload, bytes):
             return _pack(BROADCAST_KIND, _BROADCAST_FIELDS, (topic, event), payload)
@@ -217,7 +217,7 @@ class V2ServerSerializer:
         """Return the message that :meth:`encode_broadcast` has encoded.
 
         Raises:
-            InvalidMessage, DecodeError: as for :meth:`decode`.
+            InvalidMessage, DecodeError: as in :meth:`decode`.
         """
         return _decode_binary(frame) if isinstance(frame, bytes) else self.decode(frame)
 

@@ -90,7 +90,7 @@ class SentinelAddress:
         return f"{self.name} (Sentinel at {', '.join(map(str, self.sentinels))})"
 
     def hide_credentials(self, text: str) -> str:
-        """As for :class:`RedisAddress`."""
+        """As in :class:`RedisAddress`."""
         return self.sentinels[0].hide_credentials(self.master.hide_credentials(text))
 
 
@@ -105,7 +105,7 @@ class ClusterAddress:
         return f"the cluster of {', '.join(map(str, self.nodes))}"
 
     def hide_credentials(self, text: str) -> str:
-        """As for :class:`RedisAddress`."""
+        """As in :class:`RedisAddress`."""
         return self.nodes[0].hide_credentials(text)
 
 
@@ -125,7 +125,7 @@ def parse_redis_url(
     """Parse the URL of a Redis server, of sentinels, or of nodes of a cluster.
 
     Args:
-        url: as for :class:`RedisBroker`.
+        url: as in :class:`RedisBroker`.
         ssl_context: for TLS; by default the system's certificates are trusted.
 
     Raises:

@@ -70,13 +70,13 @@ def publish(
 
         publish("new model!", channel="model_created")
 
-    It blocks, may be called from any thread, and reuses its connections.
+    This function blocks, may be called from any thread, and reuses its connections.
 
     Args:
         message: text or binary.
         channel: name of the channel; by default the message is a broadcast.
         name: name of the hub.
-        url: URL of the Redis server, sentinels or cluster, as for :class:`RedisBroker`.
+        url: URL of the Redis server, sentinels or cluster, as in :class:`RedisBroker`.
         timeout: seconds for connecting, and separately for waiting for the reply; None for no
             limit. With Sentinel or Cluster, publishing is retried for the same time during a
             failover or while the master is slow, so in rare cases a message arrives more than once.

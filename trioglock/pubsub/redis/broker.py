@@ -44,9 +44,9 @@ class RedisBroker(Broker):
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
-    messages that it missed. In the meantime, ``publish`` waits up to ``publish_timeout`` seconds. A
-    message that was being published when the connection was lost is published again, so in rare
-    cases it arrives twice.
+    missed messages. In the meantime, ``publish`` waits up to ``publish_timeout`` seconds. A message
+    that was being published when the connection was lost is published again, so in rare cases it
+    arrives twice.
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or

@@ -94,7 +94,7 @@ class Discovery(ABC):
     def distrust(self) -> None:
         """Ask the other servers first, because the first one gave a wrong answer.
 
-        It may be cut off from the others.
+        That server may be cut off from the others.
         """
         self.servers = (*self.servers[1:], self.servers[0])
 
@@ -206,7 +206,7 @@ class ShardDiscovery(ClusterDiscovery):
     """Asks the nodes of a cluster for the masters of all hash slots.
 
     Args:
-        address: as for :class:`ClusterDiscovery`.
+        address: as in :class:`ClusterDiscovery`.
     """
 
     def __init__(self, address: ClusterAddress) -> None:
@@ -251,7 +251,7 @@ def _move(address: RedisAddress, host: str, port: str | int) -> RedisAddress:
 def open_discovery(
     address: RedisAddress | SentinelAddress | ClusterAddress, hub: str
 ) -> RedisAddress | Discovery:
-    """Return the discovery of the server of a hub, or the address itself if it is of one server."""
+    """Return the discovery of a hub's server; for a single server, its address."""
     match address:
         case SentinelAddress():
             return SentinelDiscovery(address)

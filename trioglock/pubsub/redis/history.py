@@ -67,12 +67,12 @@ class RedisHistory(MessageHistory):
         """Return the first messages that were published after a given message.
 
         Args:
-            message_id: as for :meth:`MessageHistory.after`.
-            channels: as for :meth:`MessageHistory.after`.
-            count: as for :meth:`MessageHistory.after`.
-            waits_for_partner: as for :meth:`CommandPipeline.read`.
-            complete_at: the time on trio's clock up to which no message after ``message_id`` was
-                published, if it is known.
+            message_id: as in :meth:`MessageHistory.after`.
+            channels: as in :meth:`MessageHistory.after`.
+            count: as in :meth:`MessageHistory.after`.
+            waits_for_partner: as in :meth:`CommandPipeline.read`.
+            complete_at: a time, on trio's clock, by which no message after ``message_id`` had been
+                published; None if unknown.
         """
         position = min(parse_id(message_id), GREATEST)
         ask = partial(self._commands.read, waits_for_partner=waits_for_partner)
@@ -114,7 +114,7 @@ class RedisHistory(MessageHistory):
             if len(messages) == count:
                 # The remaining messages that are too old are skipped.
                 end = min(end, max(messages[-1][0], (oldest_kept[0] - 1, MAX_NUMBER)))
-            # Redis removes messages later, when others are published.
+            # Redis removes expired messages only when others are published.
             kept = [one for one in messages if one[0] >= oldest_kept]
             is_incomplete = len(kept) < len(messages)
             if not oldest or parse_id(oldest[0][0].decode()) > position:
@@ -188,7 +188,7 @@ class RedisHistory(MessageHistory):
 
 
 CLOCK_LEAD = 60_000
-"""Milliseconds by which the ids may be ahead of the clock after a change of the master."""
+"""Milliseconds by which the ids may be ahead of the clock after a failover."""
 
 INDEX_LAG = 1000
 """Milliseconds by which the index may be behind the latest message of a channel."""
@@ -197,13 +197,13 @@ INDEX_LAG = 1000
 def _known_position(
     position: Position, last: Position, time: Any, complete_at: float | None
 ) -> Position:
-    """Return the position up to which no message is missing.
+    """Return a position at or after the subscriber's, with no missing messages in between.
 
     Args:
         position: the position of the subscriber.
         last: the newest id.
         time: the reply to TIME.
-        complete_at: as for :meth:`RedisHistory.after`.
+        complete_at: as in :meth:`RedisHistory.after`.
     """
     if position == last:
         return GREATEST
@@ -213,7 +213,7 @@ def _known_position(
 
 
 def oldest_kept_at(time: Any, seconds: float | None) -> Position:
-    """Return the position from which on messages are not too old."""
+    """Return the earliest position whose messages have not expired."""
     if seconds is None:
         return 0, 0
     now = int(time[0]) * 1000 + int(time[1]) // 1000
@@ -221,7 +221,10 @@ def oldest_kept_at(time: Any, seconds: float | None) -> Position:
 
 
 def parse_entry(channel: str, entry: Any) -> tuple[Position, Message]:
-    """The message in a stream entry: an id, and alternating fields and values."""
+    """Return the position and the message of a stream entry.
+
+    An entry consists of an id, and of alternating fields and values.
+    """
     entry_id, (_, data) = entry
     text = entry_id.decode()
     return parse_id(text), Message(channel, decode_data(data), text)

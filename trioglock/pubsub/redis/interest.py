@@ -22,17 +22,17 @@ __all__ = ["Interest"]
 _logger = logging.getLogger("trioglock.pubsub")
 
 MAX_NAMES = 1000
-"""Maximum number of channels in one command, because Redis runs nothing else in the meantime."""
+"""Maximum number of channels in one command; Redis runs nothing else during the command."""
 
 MAX_BATCHES = 3
-"""Maximum number of batches until a key is confirmed or refused.
+"""Maximum number of batches before a key is confirmed or refused.
 
-It is sent in a command with other keys, in a separate command, and with a wider pattern.
+A key is tried together with other keys, then in a separate command, and then with a wider pattern.
 """
 
 MAX_LOGGED = 100
-"""Maximum number of refused subscriptions in the log per connection, because clients choose the
-channels."""
+"""Maximum number of refused subscriptions that are logged per connection; clients choose the
+channels, so there may be any number of them."""
 
 Key: TypeAlias = tuple[bool, str]
 """A channel or pattern of the hub: whether it is a pattern, and its text."""
@@ -51,8 +51,9 @@ class Interest:
 
     Args:
         keys: the names of the hub in Redis.
-        has_history: whether the hub must subscribe to the channels of messages with ids. Without a
-            history, the user may lack permission for them.
+        has_history: whether the hub must subscribe to the Redis channels that carry messages with
+            ids. Without a history, this is optional, because the Redis user may lack permission for
+            these channels.
     """
 
     def __init__(self, keys: HubKeys, *, has_history: bool) -> None:
@@ -120,7 +121,7 @@ class Interest:
         return self.errors.get(key_of(channels))
 
     def is_pending(self, channel: str) -> bool:
-        """Whether a subscription to a channel, possibly by a pattern, is not in effect yet."""
+        """Whether a subscription to a channel, possibly by a pattern, is yet to take effect."""
         if not (self._added or self.waits):
             return False
         return any(
@@ -209,7 +210,7 @@ class Interest:
                     self._confirmed.add(key)
             else:
                 if error is None:
-                    raise RedisDisconnected("Redis has not confirmed a subscription")
+                    raise RedisDisconnected("Redis did not confirm a subscription")
                 self._refused(key, error)
 
     def _is_in_effect(self, key: Key) -> bool:
@@ -224,7 +225,7 @@ class Interest:
         if key not in self._alone:
             self._alone.add(key)
         elif key[0] and key not in self._wide:
-            # An ACL rule permits a pattern only if the texts are equal.
+            # An ACL rule permits a pattern only if it is the same text as the rule.
             self._wide.add(key)
         else:
             self.errors[key] = error

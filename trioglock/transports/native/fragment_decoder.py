@@ -22,10 +22,10 @@ class FragmentDecoder(Decoder):
     too large. Text is split between characters.
 
     Args:
-        masked: as for :class:`Decoder`.
+        masked: as in :class:`Decoder`.
         max_size: maximum size of one fragment in bytes, unless it is a single character; at most
             and by default :data:`PIECE`.
-        deflate: as for :class:`Decoder`.
+        deflate: as in :class:`Decoder`.
     """
 
     __slots__ = ("_begun", "_events", "_piece", "_text")

@@ -60,7 +60,7 @@ class NonblockingIO(trio.abc.AsyncResource):
         """Read the next bytes, b"" at the end of the stream. Always a checkpoint.
 
         Args:
-            max_bytes: as for :meth:`read_now`.
+            max_bytes: as in :meth:`read_now`.
 
         Raises:
             OSError, trio.ClosedResourceError: the stream broke.
