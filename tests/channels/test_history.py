@@ -842,6 +842,7 @@ async def test_the_client_needs_a_dict_to_ask_for_what_it_has_missed() -> None:
 
 
 @interpreter_keeps_callers
+@pytest.mark.usefixtures("no_tracing")
 async def test_a_replay_that_has_ended_needs_no_memory() -> None:
     async with serving() as site, site.dial() as raw:
         await send(site, 1)
