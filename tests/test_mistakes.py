@@ -527,7 +527,7 @@ async def called_payload() -> None:
 
 @says(
     "the server refused to join 'room:crash': {'reason': 'join crashed'}; "
-    "the server failed: see its log"
+    "the server failed: see the server's log"
 )
 async def crashed_join() -> None:
     async with (

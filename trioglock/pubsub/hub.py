@@ -101,7 +101,7 @@ class Hub:
             await hub.publish("new model!", channel="model_created")
 
     A client that opens ``ws://.../model_created`` receives the messages on that channel; the
-    messages it sends are published on the channel ``incoming``.
+    messages it sends are published on the ``incoming`` channel.
 
     A *pattern* is a channel name in which ``*`` stands for any number of characters, ``?`` for any
     single character, ``[ae]`` for ``a`` or ``e``, ``[a-e]`` for a range and ``[^e]`` for any

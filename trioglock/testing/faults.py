@@ -47,7 +47,7 @@ ProxyTarget: TypeAlias = MockServer | str | tuple[str, int] | OpenStream
 MEMORY_URL = "ws://memory.test/"
 
 LINGER = 1.0
-"""Seconds to wait for both peers after a disconnect, as unread bytes would cause a reset."""
+"""Seconds to wait for both peers after a disconnect; unread bytes would cause a reset."""
 
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 

@@ -67,8 +67,9 @@ class Handshake:
         response_headers: the response headers as received.
         peer: the address of the peer, such as ``"127.0.0.1:8765"``; "" if unknown.
         extensions: names of the negotiated extensions.
-        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
-            if the context did not verify it. None without TLS, or if the peer has no certificate.
+        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it; {}
+            if the context did not verify the certificate; None without TLS, or if the peer has no
+            certificate.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
         request: the request that a server has received; None on a client.

@@ -441,7 +441,7 @@ class Client:
 
     def _check_support(self, flag: str) -> None:
         if flag not in self._socket.state.settings.supports:
-            raise NotSupported(f"the flag {flag!r} is not enabled: pass its callbacks to connect()")
+            raise NotSupported(f"the {flag!r} flag is not enabled: pass its callbacks to connect()")
 
     async def _request(
         self, flag: str, action: str, payload: Mapping[str, Any] | None, timeout: float | None

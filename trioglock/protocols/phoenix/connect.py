@@ -92,7 +92,7 @@ def connect(
         options: the keyword arguments of :func:`trioglock.connect`. These defaults differ:
             ``reconnect`` is :data:`RECONNECT`, which retries without a limit and includes the
             first connection; ``ping_interval`` and ``ping_timeout`` are 30 and apply to the
-            heartbeat on the topic ``phoenix``.
+            heartbeat on the ``phoenix`` topic.
 
     Returns:
         An async context manager that returns the :class:`PhoenixSocket`.

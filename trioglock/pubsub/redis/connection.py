@@ -47,7 +47,7 @@ MAX_REPLY_SIZE = 2**29 + CHUNK_SIZE
 """Maximum size of a reply in bytes. A string in Redis has at most 512 MiB."""
 
 _NOT_MASTER = ("READONLY", "MASTERDOWN", "LOADING")
-"""Error codes of a server that must not be used now, as another may take over its address."""
+"""Error codes of a server that must not be used now; another server may take over its address."""
 
 _BUSY = ("BUSY ", "TRYAGAIN", "NOREPLICAS")
 """Error codes of a server that may accept the same command a little later."""

@@ -32,7 +32,7 @@ MAX_PENDING = 1024
 """Maximum number of pending requests; further ones wait."""
 
 MAX_READS = 64
-"""The same limit for requests that read the history, whose replies can be large."""
+"""Maximum number of pending requests that read the history: their replies can be large."""
 
 MAX_JOINED = 2**16
 """Maximum number of bytes that are copied to be sent in one write."""
@@ -106,7 +106,7 @@ class CommandSender(ABC):
         """
 
     def server_of(self, slot: int | None) -> RedisAddress | None:  # noqa: ARG002 - the default
-        """Return the server of a hash slot, as far as it is known; None if there is only one."""
+        """Return the server of a hash slot, if known; None if all slots have the same server."""
         return None
 
     def _limits_of(self, slot: int | None) -> tuple[trio.Semaphore, trio.Semaphore]:
