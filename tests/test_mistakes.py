@@ -443,7 +443,10 @@ async def no_such_host() -> None:
 
 
 TLS = "TLS handshake with HOST: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
-TRUST = "; if you trust its issuer, pass ssl_context=ssl.create_default_context(cafile=...)"
+TRUST = (
+    "; if you trust the issuer of the certificate, pass "
+    "ssl_context=ssl.create_default_context(cafile=...)"
+)
 
 
 async def over_tls(host: str, server: ssl.SSLContext | None, client: ssl.SSLContext) -> None:
@@ -524,7 +527,7 @@ async def called_payload() -> None:
 
 @says(
     "the server refused to join 'room:crash': {'reason': 'join crashed'}; "
-    "the server failed: see its log"
+    "the server failed: see the server's log"
 )
 async def crashed_join() -> None:
     async with (

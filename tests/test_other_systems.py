@@ -87,8 +87,10 @@ COMMANDS = """
 import threading, signal, time
 from trioglock.cli import main
 
+before = signal.getsignal(signal.SIGTERM)
+
 def stop():
-    while not callable(signal.getsignal(signal.SIGTERM)):
+    while signal.getsignal(signal.SIGTERM) == before:
         time.sleep(0.01)
     signal.raise_signal(signal.SIGTERM)
 

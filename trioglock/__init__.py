@@ -184,7 +184,7 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """Import trio-websocket when it is first used: it takes a tenth of the import time."""
+        """Import trio-websocket at its first use, because it takes a tenth of the import time."""
         if name != "TrioWebsocketTransport":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from .transports import TrioWebsocketTransport  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """Hints in error messages: suggested corrections.
 
 Many users know other WebSocket libraries. The tables map the names in those libraries to the names
-here; misspelled names are found by similarity.
+in this one; misspelled names are found by similarity.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def _invert(table: dict[str, str]) -> dict[str, list[str]]:
     return inverted
 
 
-# Our option or a phrase, and the corresponding options of websockets, aiohttp, trio-websocket and
-# others.
+# An option of this package or a phrase, and the corresponding options of websockets, aiohttp,
+# trio-websocket and others.
 _OPTIONS = _invert({
     "additional_headers": "headers header extra_headers custom_headers cookies cookie auth",
     "process_request": "headers extra_headers auth",
@@ -244,7 +244,8 @@ def network_hint(error: OSError) -> str:
 _CERTIFICATES = {
     **dict.fromkeys(
         (18, 19, 20, 21),
-        "if you trust its issuer, pass ssl_context=ssl.create_default_context(cafile=...)",
+        "if you trust the issuer of the certificate, pass "
+        "ssl_context=ssl.create_default_context(cafile=...)",
     ),
     **dict.fromkeys(
         (62, 64), "connect to a name in the certificate, or pass such a name as server_hostname"

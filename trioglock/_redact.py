@@ -79,7 +79,7 @@ _HEADER = re.compile(
     re.IGNORECASE,
 )
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+)?+")
-_SUSPECT = re.compile(r"[:?]|eyJ|bearer|basic", re.IGNORECASE)  # which the patterns above require
+_SUSPECT = re.compile(r"[:?]|eyJ|bearer|basic", re.IGNORECASE)  # every match contains one
 
 # Subprotocols.
 _SUBPROTOCOL = re.compile(r"[^\s,'\"()\[\]]++")

@@ -1,7 +1,7 @@
 """Tasks around the body of an ``async with``, without exception groups.
 
-A trio nursery wraps every exception in a group and raises the ``Cancelled`` with which it stopped
-the body. ``connect()``, ``serve()`` and the other context managers of this package raise neither:
+A trio nursery wraps every exception in a group and raises the ``Cancelled`` that stopped the body.
+``connect()``, ``serve()`` and the other context managers of this package do neither:
 
 * An exception from the body is raised unchanged.
 * An exception from a task cancels the body and is raised unchanged.
@@ -52,7 +52,7 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def is_graceful(error: BaseException) -> bool:
-    """Whether to end cleanly, as after everything except a cancellation or a KeyboardInterrupt."""
+    """Whether to end cleanly: always, except after a cancellation or a KeyboardInterrupt."""
     return all(isinstance(leaf, Exception) for leaf in leaves(error))
 
 
@@ -114,10 +114,10 @@ async def leave_nursery(
         manager: the context manager of the nursery, which has been entered.
         nursery: the nursery.
         body_error: the exception of the body, or None.
-        finish: as for :func:`open_scope`.
-        failures: as for :func:`open_scope`.
-        is_consequence: as for :func:`open_scope`.
-        message: as for :func:`open_scope`.
+        finish: as in :func:`open_scope`.
+        failures: as in :func:`open_scope`.
+        is_consequence: as in :func:`open_scope`.
+        message: as in :func:`open_scope`.
     """
     leaked: BaseException | None = None
     try:
@@ -149,10 +149,10 @@ def raise_selected(
 
     Args:
         body_error: the exception of the body, or None.
-        failures: as for :func:`open_scope`.
+        failures: as in :func:`open_scope`.
         leaked: the exception of the nursery, or None.
-        is_consequence: as for :func:`open_scope`.
-        message: as for :func:`open_scope`.
+        is_consequence: as in :func:`open_scope`.
+        message: as in :func:`open_scope`.
     """
     outcome = _select_exception(body_error, failures, leaked, is_consequence, message)
     if outcome is not None:
@@ -199,7 +199,7 @@ class Scope(AbstractAsyncContextManager[T_co]):
     __slots__ = ()
 
     _call: str
-    """The call that returned it, such as ``"connect(...)"``."""
+    """The call that returned this object, such as ``"connect(...)"``."""
 
     def __repr__(self) -> str:
         return f"<{self._call}, not entered; use async with>"

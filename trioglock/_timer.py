@@ -1,4 +1,4 @@
-"""Timeouts for peers, which do not count pauses of the program itself.
+"""Timeouts for peers. Pauses of the program itself do not count.
 
 A program that was blocked or suspended has not read what its peers sent. Deadlines that passed in
 the meantime are extended by the length of the pause, and the readers run before a peer is declared

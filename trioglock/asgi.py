@@ -54,21 +54,22 @@ class ASGIOptions(TypedDict, total=False):
     """The keyword arguments of :class:`WebSocketApp`.
 
     Args:
-        subprotocols: in order of preference; a client that offers none of them receives 403.
-        origins: as for :func:`trioglock.serve`; others are rejected with 403.
+        subprotocols: the supported names, in order of preference; a client that offers none of them
+            receives 403.
+        origins: as in :func:`trioglock.serve`; other origins are rejected with 403.
         close_timeout: seconds from the decision to close a connection to its end; None for no
             limit.
         write_timeout: seconds that a write may go without progress before the connection is
             considered lost; None for no limit.
-        stall_timeout: as for :func:`trioglock.serve`.
-        message_rate: as for :func:`trioglock.serve`, without pings and pongs.
-        byte_rate: as for :func:`trioglock.serve`, for the bytes of the messages.
+        stall_timeout: as in :func:`trioglock.serve`.
+        message_rate: as in :func:`trioglock.serve`, without pings and pongs.
+        byte_rate: as in :func:`trioglock.serve`, for the bytes of the messages.
         max_queue: number of messages that may wait to be received before reading stops; None for
             no limit.
         write_limit: number of bytes that may wait to be written before ``send`` waits.
-        overflow: what happens at ``max_queue``, as for :func:`trioglock.serve`.
-        codec: encodes and decodes the messages, as for :func:`trioglock.serve`.
-        requests: where the ids of requests are, as for :func:`trioglock.serve`.
+        overflow: what happens at ``max_queue``, as in :func:`trioglock.serve`.
+        codec: encodes and decodes the messages, as in :func:`trioglock.serve`.
+        requests: where the ids of requests are, as in :func:`trioglock.serve`.
         trace: write a line for each step of every connection.
     """
 
@@ -99,7 +100,7 @@ class WebSocketApp:
     ASGI server. ``handle_ping`` and ``handle_pong`` are not called.
 
     Args:
-        target: as for :func:`trioglock.serve`.
+        target: as in :func:`trioglock.serve`.
         options: the keys of :class:`ASGIOptions`.
 
     Raises:
@@ -168,7 +169,7 @@ class WebSocketApp:
         response = Response(404) if route is None else route.respond(request)
         if response is None:
             # RFC 9110, section 15.5.22.
-            text = "this address only accepts WebSocket\n"
+            text = "this address accepts only WebSocket connections\n"
             response = Response(426, text, {"Upgrade": "websocket"})
         headers = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))

@@ -164,9 +164,9 @@ def too_large(max_size: int) -> str:
 class PreparedMessage:
     """A data message for many connections, encoded once.
 
-    On a server, it is also compressed, at most once for each window size that clients have
-    negotiated (RFC 7692) and each :class:`Deflate`, and not at all if that would save little.
-    Clients send it without compression.
+    A server also compresses it, at most once for each combination of a negotiated window size (RFC
+    7692) and a :class:`Deflate`, and not at all if compression would save little. Clients send it
+    without compression.
 
     Args:
         message: ``str`` for text, bytes-like for binary; the content of a mutable buffer is copied.

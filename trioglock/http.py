@@ -25,7 +25,7 @@ class Request:
         headers: the headers as received.
         method: the request method; ``"GET"`` for a WebSocket.
         peer: the client's address, such as ``"127.0.0.1:50812"``; "" if unknown.
-        secure: whether it was received over TLS.
+        secure: whether the request was received over TLS.
         peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
             if the context did not verify it; None without TLS, or if the client sent no
             certificate.
@@ -33,8 +33,8 @@ class Request:
             fingerprint.
         prefix: the part before the ``*`` in the pattern of the path under which the target is
             served, such as ``"/live/"``; "/" without such a pattern.
-        data: values such as the user, which ``process_request`` stores for hooks and handlers;
-            they find them in ``conn.http_request.data``.
+        data: values, such as the user, that ``process_request`` stores for hooks and handlers,
+            which read them from ``conn.http_request.data``.
     """
 
     target: str

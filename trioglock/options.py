@@ -59,8 +59,8 @@ class Deflate:
 
     Settings whose names begin with ``peer_`` apply to the messages that the peer sends, all others
     to the messages that this side sends.
-    The parameters of section 7.1 have names that begin with ``client_`` or ``server_``; each side
-    uses the parameters of its own role.
+    The names of the corresponding parameters in RFC 7692, section 7.1, begin with ``client_`` or
+    ``server_``, depending on which side sends the messages.
 
     Args:
         level: 1 is the fastest; 9 compresses best.

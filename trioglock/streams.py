@@ -18,7 +18,7 @@ from .frames import BytesLike, Close
 __all__ = ["WebSocketStream"]
 
 MAX_MESSAGE = 2**16
-"""Maximum size in bytes of a message that ``send_all`` sends; more data takes several messages."""
+"""Maximum size in bytes of a message that ``send_all`` sends; longer data is split."""
 
 END_OF_FILE = ""
 """The message that ends one direction. It is text, so it cannot be mistaken for data."""

@@ -200,7 +200,7 @@ async def test_plain_http_is_told_what_this_is() -> None:
     async with running(WebSocketApp(Counting)) as where:
         answer = await get(where)
         assert answer.startswith(b"HTTP/1.1 426")
-        assert b"only accepts WebSocket" in answer
+        assert b"accepts only WebSocket" in answer
 
 
 async def test_paths() -> None:

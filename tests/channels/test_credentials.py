@@ -252,7 +252,7 @@ async def test_a_token_of_another_user_is_refused_if_connections_have_ids() -> N
     async with client(id=lambda user: user) as (site, raw):
         assert await push(raw, "bo:500") == (
             "error",
-            "the access_token is that of another user",
+            "the access_token belongs to another user",
         )
         assert await push(raw, "al:500") == ("ok", None)
         await site.channels.disconnect("al")

@@ -191,7 +191,7 @@ async def test_another_program_broadcasts_with_the_same_history(redis: RealRedis
         def send_blocking() -> None:
             for number in range(5):
                 broadcast("room:1", "news", {"n": number}, url=redis.url, history=Room.history)
-            with pytest.raises(phoenix.InvalidMessage, match="must have a dict"):
+            with pytest.raises(phoenix.InvalidMessage, match="payload must be a dict"):
                 broadcast("room:1", "news", [], url=redis.url, history=Room.history)
 
         await trio.to_thread.run_sync(send_blocking)

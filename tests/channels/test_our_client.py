@@ -206,6 +206,7 @@ async def test_a_conversation_with_callbacks(site: Site) -> None:
         await until(handle, "joined", 3)
         await handle.call(lambda t: t.leave("room:1"))
         await until(handle, "closed", 3)
+        await until(handle, "message", 5)
         log = [entry for entry in handle.state if entry[0] not in ("joined", "connected")]
     replies = [entry[-2:] for entry in log if entry[0] == "reply"]
     assert replies == [

@@ -447,7 +447,7 @@ async def test_misuse_is_refused(autojump_clock: MockClock) -> None:
         "deep": EncodeError,
         "foreign": UsageError,
     }
-    assert "Room belongs to another hub than this Presence" in str(errors["foreign"])
+    assert "Room belongs to a different hub than this Presence" in str(errors["foreign"])
     with pytest.raises(UsageError, match="is not open"):
         site.presence.list("room:1")
     with pytest.raises(UsageError, match="belongs to no client"):

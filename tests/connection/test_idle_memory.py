@@ -35,13 +35,6 @@ REQUEST = (
 )
 
 
-@pytest.fixture
-def no_tracing() -> None:
-    """Coverage and similar tools allocate, too."""
-    if tracemalloc.is_tracing():
-        pytest.skip("tracemalloc is already in use")
-
-
 class Echo(Socket[None]):
     """Has a hook of its own."""
 

@@ -568,7 +568,8 @@ async def test_messages_that_nothing_receives(
                 raise AssertionError
         conn.abort()
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "2 other messages wait to be received; the first one is {'hello': 1}" in record.message
+    waiting = "2 messages that handle_receive delivered wait to be received"
+    assert f"{waiting}; the first one is {{'hello': 1}}" in record.message
 
 
 class Broken(Feed):

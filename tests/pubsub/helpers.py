@@ -74,7 +74,7 @@ async def tls_proxy(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
 
 async def expect_both(kind: type[Exception], url: str) -> set[str]:
     """The texts of the errors, with their causes, of a hub and of a program without trio."""
-    seconds = 1 if kind is BrokerUnavailable else SECONDS  # it waits until then
+    seconds = 3 if kind is BrokerUnavailable else SECONDS  # it waits until then
     texts = set()
     for call in (
         Hub(broker=RedisBroker(url, open_timeout=seconds)).__aenter__,

@@ -162,7 +162,8 @@ async def test_a_bad_proxy(bad: str) -> None:
     """A proxy that refuses, responds with garbage or disconnects is ProxyFailed immediately."""
     with no_leak():
         async with serving(BAD_PROXIES[bad]) as port:
-            error = await failure("ws://feed.test/", proxy=f"http://user:secret@127.0.0.1:{port}")
+            proxy = f"http://user:secret@127.0.0.1:{port}"
+            error = await failure("ws://feed.test/", proxy=proxy, open_timeout=300)
     assert type(error) is ProxyFailed
     assert "secret" not in str(error)
     if bad == "refuses":

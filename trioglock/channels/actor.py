@@ -613,7 +613,7 @@ class ChannelActor:
                 if job_kind != IN:
                     raise BadHookResult(
                         f"{name} cannot return an Answer: only handle_in answers a push; to answer "
-                        "an earlier one, keep self.ref and call answer()"
+                        "an earlier push, keep self.ref and call answer()"
                     )
                 self._answer(ref, one.status, one.response)
             elif kind is Push:

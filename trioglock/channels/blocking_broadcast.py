@@ -43,15 +43,15 @@ def broadcast(
         event: the name of the event.
         payload: a JSON value, or ``bytes`` for a binary message.
         name: name of the hub.
-        url: URL of the Redis server, as for :class:`~trioglock.pubsub.RedisBroker`.
+        url: URL of the Redis server, as in :class:`~trioglock.pubsub.RedisBroker`.
         timeout: seconds for connecting, and separately for waiting for the reply; None for no
             limit.
         history: the history of the channel class, if it has one.
         sharded: whether the hub's :class:`~trioglock.pubsub.RedisBroker` has ``sharded=True``.
 
     Raises:
-        InvalidOption: an argument has the wrong type or value, or the extra is missing:
-            ``pip install 'trioglock[redis]'``.
+        InvalidOption: an argument has the wrong type or value, or the ``redis`` extra is not
+            installed: ``pip install 'trioglock[redis]'``.
         EncodeError, InvalidMessage: the payload cannot be sent.
         BrokerUnavailable: Redis could not be reached in time, or is not a master.
         BrokerError: Redis returned an error.
@@ -89,14 +89,14 @@ def disconnect(
     """Close the connections with an id, as :meth:`Channels.disconnect` does.
 
     Args:
-        id: the id, as returned by the function ``id`` of :class:`Channels`.
-        name: as for :func:`broadcast`.
-        url: as for :func:`broadcast`.
-        timeout: as for :func:`broadcast`.
-        sharded: as for :func:`broadcast`.
+        id: the id, as returned by the ``id`` function of :class:`Channels`.
+        name: as in :func:`broadcast`.
+        url: as in :func:`broadcast`.
+        timeout: as in :func:`broadcast`.
+        sharded: as in :func:`broadcast`.
 
     Raises:
-        InvalidOption, BrokerUnavailable, BrokerError, UsageError: as for :func:`broadcast`.
+        InvalidOption, BrokerUnavailable, BrokerError, UsageError: as in :func:`broadcast`.
     """
     refuse_trio_task("disconnect", "channels.disconnect")
     publish(DISCONNECT, id_channel(id), name=name, url=url, timeout=timeout, sharded=sharded)

@@ -192,9 +192,9 @@ class Channel(Generic[StateT]):
 
         Raises:
             ChannelClosed: the channel has ended.
-            UsageError: the push has already been answered, or its ref was not kept. EncodeError,
-            InvalidMessage: the response cannot be sent. In this case, and after a cancellation, the
-                push can still be answered.
+            UsageError: the push has already been answered, or its ref was not kept.
+            EncodeError, InvalidMessage: the response cannot be sent. In this case, and after a
+                cancellation, the push can still be answered.
         """
         await self._attached.answer(ref, status, {} if response is None else response)
 

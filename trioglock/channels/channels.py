@@ -78,8 +78,8 @@ class Channels:
             default ``JSON()``, the standard library.
 
     Raises:
-        InvalidOption: an argument has the wrong type or value. UsageError: a class has a history,
-            but the hub was opened without one.
+        InvalidOption: an argument has the wrong type or value.
+        UsageError: a class has a history, but the hub was opened without one.
     """
 
     _socket_class: ClassVar[type[ChannelsSocket]] = ChannelsSocket
@@ -173,9 +173,9 @@ class Channels:
         It does not wait, and may be called in hooks. The event is not kept in a history.
 
         Args:
-            topic: as for :meth:`broadcast`.
-            event: as for :meth:`broadcast`.
-            payload: as for :meth:`broadcast`.
+            topic: as in :meth:`broadcast`.
+            event: as in :meth:`broadcast`.
+            payload: as in :meth:`broadcast`.
 
         Raises:
             InvalidOption, EncodeError, InvalidMessage: an argument cannot be sent.
@@ -189,12 +189,12 @@ class Channels:
         None, because it cannot determine whether there is such a connection.
 
         Args:
-            id: the id, as returned by the function ``id``.
+            id: the id, as returned by the ``id`` function.
 
         Raises:
             InvalidOption: ``id`` is not a str.
             BrokerUnavailable, BrokerError: the broker did not accept the message.
-            UsageError: the hub is not open, or this object has no function ``id``.
+            UsageError: the hub is not open, or this object has no ``id`` function.
         """
         if not self._has_ids:
             raise UsageError(

@@ -35,7 +35,7 @@ MAX_TOKEN = 2**14
 INVALID = {"reason": "invalid access_token"}
 UNAUTHORIZED = {"reason": "unauthorized"}
 EXPIRED = {"reason": "the credentials have expired"}
-OTHER_USER = {"reason": "the access_token is that of another user"}
+OTHER_USER = {"reason": "the access_token belongs to another user"}
 FAILED = {"reason": "refresh failed"}
 
 
@@ -47,7 +47,7 @@ class Credentials:
 
     Args:
         user: the user; None refuses the client.
-        expires_at: the Unix time in seconds, such as the claim ``exp`` of a JWT.
+        expires_at: the Unix time in seconds, such as the ``exp`` claim of a JWT.
 
     Raises:
         InvalidOption: ``expires_at`` is not a number.

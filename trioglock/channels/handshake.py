@@ -84,7 +84,7 @@ class ChannelsTarget(HandshakeTarget):
         identify: returns the id of a user's connections, or None.
     """
 
-    _codec_hint = "it implements the protocol of Phoenix Channels; Channels has an option codec"
+    _codec_hint = "pass it to the Channels object, as in Channels(..., codec=...)"
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class ChannelsTarget(HandshakeTarget):
         # Without vsn, Phoenix would use an older protocol.
         vsn = _parse_query(request).get("vsn")
         if vsn is None:
-            return _refuse(request, 403, "the parameter vsn is missing")
+            return _refuse(request, 403, "the vsn parameter is missing")
         if not _is_supported(vsn):
             return _refuse(request, 403, f"vsn must be 2.0.0, not {shorten(vsn)}")
         user, expires_at = None, math.inf

@@ -57,7 +57,7 @@ class History:
     keep_last: bool = False
     id_field: str = "id"
     retention: Retention = field(init=False, repr=False, compare=False)
-    """The same for the hub."""
+    """The corresponding options of the hub's history."""
     _key: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,8 +111,8 @@ class History:
             if not keep:
                 return payload
             raise InvalidMessage(
-                "a broadcast of a channel with a history must have a dict as its payload, to which "
-                f"its id is added as {self.id_field!r}, not {describe_value(payload)}"
+                f"an id is added as {self.id_field!r} to each broadcast of a channel with a "
+                f"history, so its payload must be a dict, not {describe_value(payload)}"
             )
         if self.id_field in payload:
             return {key: value for key, value in payload.items() if key != self.id_field}

@@ -202,7 +202,7 @@ class ServerMachine:
         """Handle a message of the client if it is a push for ``handle_in``: nearly all are.
 
         Returns:
-            The join whose ``handle_in`` must be called as for :class:`CallHandleIn`, or None if the
+            The join whose ``handle_in`` must be called as in :class:`CallHandleIn`, or None if the
             message must be passed to :meth:`receive`.
         """
         join = self.joins.get(topic)

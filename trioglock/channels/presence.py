@@ -67,7 +67,7 @@ class Presence:
 
     The tracking client receives ``presence_state``, and all members of the topic receive a
     ``presence_diff`` when entries are added, changed or removed; phoenix.js and other Phoenix
-    clients turn both into a list. They are sent about 10 milliseconds after the change, together
+    clients turn both into a list. Both are sent about 10 milliseconds after the change, together
     with other changes; in large topics with many changes, after up to a quarter of a second. A
     client receives no diff for changes that its state already contains, except for changes made
     before it was tracked.
@@ -125,13 +125,13 @@ class Presence:
                 not open.
             InvalidOption: ``key`` is not a str, ``meta`` is not a mapping, or both together are too
                 large.
-            EncodeError: they cannot be encoded as JSON.
+            EncodeError: ``key`` or ``meta`` cannot be encoded as JSON.
         """
         actor = check_actor(channel)
         if actor.hub is not self._hub:
             raise UsageError(
-                f"the {type(channel).__name__} belongs to another hub than this Presence, such as "
-                "that of a MockPhoenixServer: in tests, serve the Channels of the Presence"
+                f"the {type(channel).__name__} belongs to a different hub than this Presence, such "
+                "as that of a MockPhoenixServer: in tests, serve the Channels of the Presence"
             )
         self._open_replica()
         meta = copy_meta(actor.join.topic, key, meta)
@@ -166,14 +166,14 @@ class Presence:
         """Replace the meta of an entry.
 
         Args:
-            channel: as for :meth:`track`.
-            key: as for :meth:`track`.
-            meta: as for :meth:`track`.
+            channel: as in :meth:`track`.
+            key: as in :meth:`track`.
+            meta: as in :meth:`track`.
 
         Raises:
             ChannelClosed: the channel has ended.
             UsageError: the channel does not have this key, or the hub is not open.
-            InvalidOption, EncodeError: as for :meth:`track`.
+            InvalidOption, EncodeError: as in :meth:`track`.
         """
         replica = self._open_replica()
         actor = check_actor(channel)
@@ -190,8 +190,8 @@ class Presence:
         """Remove an entry; do nothing if the channel does not have it.
 
         Args:
-            channel: as for :meth:`track`.
-            key: as for :meth:`track`.
+            channel: as in :meth:`track`.
+            key: as in :meth:`track`.
         """
         actor = channel._attached  # noqa: SLF001
         (actor.pending_presence or {}).pop(key, None)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Replay"]
 
 EVENTS_PER_TURN = 64
-"""Number of events after which other tasks run."""
+"""Other tasks run after this many events."""
 
 MAX_EARLY = 2**14
 """Maximum total size of events that are kept until they can be sent.

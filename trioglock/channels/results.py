@@ -55,8 +55,8 @@ class Broadcast:
     Args:
         event: the name of the event.
         payload: a JSON value, or ``bytes`` for a binary message.
-        to_self: whether the client of this channel also receives it. keep: if the class has a
-            history, whether the event is kept and has an id.
+        to_self: whether the client of this channel also receives it.
+        keep: if the class has a history, whether the event is kept and has an id.
     """
 
     event: str

@@ -47,7 +47,8 @@ class ChannelRoutes:
             )
         if pattern == PHOENIX:
             raise InvalidOption(
-                f"the route {PHOENIX!r} is never used, because this topic is that of heartbeats"
+                f"the route {PHOENIX!r} is never used, because clients send heartbeats "
+                "to this topic"
             )
         if not (isinstance(kind, type) and issubclass(kind, Channel)):
             raise InvalidOption(

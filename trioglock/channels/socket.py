@@ -241,7 +241,7 @@ class ChannelsSocket(Socket[None, Any]):
         if not self._is_limited:
             self._is_limited = True
             _logger.warning(
-                "%s sends too many %s, which are refused: more than %s of Channels allows",
+                "%s sends too many %s, which are refused: they exceed the %s of Channels",
                 self.connection.name,
                 kind,
                 "message_rate" if bucket is self._messages else "join_rate",

@@ -24,7 +24,7 @@ MAX_QUEUE = 1000
 continues and further messages are dropped."""
 
 MAX_QUEUED_BYTES = 2**28
-"""The maximum size of these messages in bytes; if messages may be long, fewer of them can wait."""
+"""The maximum total size of these messages in bytes; fewer can wait if messages may be long."""
 
 EXAMPLES = """\b
 Examples:

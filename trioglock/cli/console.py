@@ -111,7 +111,7 @@ class Console:
             await self._print(self._event_renderer.plain(content))
 
     def print_event_nowait(self, mark: Mark, content: str) -> None:
-        """Do the same as :meth:`print_event` from synchronous code."""
+        """Print an event, as :meth:`print_event` does, from synchronous code."""
         text = self._event_renderer.event(mark, content)
         if self._prompt is None or not self._prompt.print_nowait(text):
             with suppress(OSError):
@@ -221,7 +221,7 @@ def print_reconnects(console: Console) -> Iterator[None]:
             case _:
                 pass
 
-    # Python would also print the warning about this failure.
+    # Without a handler, Python would also print the logger's warnings about these failures.
     logger, handler = logging.getLogger("trioglock.client"), logging.NullHandler()
     logger.addHandler(handler)
     try:

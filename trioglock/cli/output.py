@@ -88,7 +88,8 @@ class MessageFormat:
         if isinstance(message, bytes):
             return message if self.raw else format_binary(message).encode() + b"\n"
         if self.json and "\n" in message and json_problem(message) is None:
-            # Strings cannot contain line breaks. A parser could change numbers and repeated keys.
+            # JSON strings contain no line breaks, so the lines can be joined. Parsing and encoding
+            # the message again could change numbers and repeated keys.
             message = " ".join(line.strip(" \t\r") for line in message.split("\n"))
         return message.encode() + b"\n"
 

@@ -214,8 +214,7 @@ class PhoenixMode(Mode):
         except TrioglockError as error:
             self.failed = True
             text = f"{event}: {redact_text(str(error))}"
-            # This must not wait, because the end of the channel also ends the command and this
-            # task.
+            # Do not wait here: the end of the channel also ends the command, and cancels this task.
             self._console.print_event_nowait(Mark.PROBLEM, text)
         finally:
             self._pending.release()

@@ -160,7 +160,7 @@ class Prompt:
         return True
 
     def print_nowait(self, text: str) -> bool:
-        """Do the same as :meth:`print` without waiting."""
+        """Print as :meth:`print` does, without waiting."""
         with self._lock:
             if self._drained:
                 return False

@@ -66,8 +66,9 @@ class FileResponse(Response):
 class StaticFiles:
     """Answers requests with the files in a directory.
 
-    Two kinds of files are not found: hidden files, where the name of the file or of a directory
-    begins with a dot, and files outside the directory to which a symbolic link in it points.
+    Two kinds of files are not served: hidden files (those with a dot at the beginning of the name
+    of the file or of one of its directories), and targets of symbolic links that are outside the
+    directory.
 
     Args:
         directory: the directory. It may be replaced while files are being served.

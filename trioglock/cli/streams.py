@@ -108,8 +108,8 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
 def is_stopped() -> bool:
     """Whether stdout is a terminal that accepts nothing, for example after Ctrl-S.
 
-    The thread of a prompt may be blocked in a write to it. It holds the lock of the stream, for
-    which a flush, including Python's flush at exit, would wait.
+    The thread of a prompt may be blocked in a write to the terminal. This thread then holds the
+    lock of the stream, and a flush, such as Python's own at exit, would wait for the lock.
     """
     descriptor = descriptor_of(sys.stdout)
     if descriptor is None or sys.platform == "win32":

@@ -60,10 +60,11 @@ class ConnectOptions(FlowKeywords, Generic[DecodedT_co], total=False):
         compression: ``"deflate"`` offers permessage-deflate (RFC 7692), a :class:`Deflate` offers
             it with other settings, and None disables it.
         proxy: the URL of a proxy (``http``, ``https``, ``socks5``, ``socks5h``, ``socks4``,
-            ``socks4a``). True uses the first of these variables that is set: ``ws_proxy`` (for
-            ``wss://``, ``wss_proxy``), ``socks_proxy``, ``https_proxy``, ``http_proxy`` (only for
-            ``ws://``), ``all_proxy``; it connects directly if ``no_proxy`` excludes the host. If no
-            proxy variable is set, it uses the system's settings. None connects directly.
+            ``socks4a``). True uses the first of these environment variables that is set:
+            ``ws_proxy`` (for ``wss://``, ``wss_proxy``), ``socks_proxy``, ``https_proxy``,
+            ``http_proxy`` (only for ``ws://``), ``all_proxy``; if ``no_proxy`` excludes the host,
+            no proxy is used. If none of the variables is set, the system's settings apply. None
+            connects directly.
         ssl_context: the TLS configuration for ``wss://``; by default the system's certificates are
             trusted. A client certificate in it is sent to every server that requests one, even
             after a redirect to another origin; prevent that with ``max_redirects=0``.
@@ -87,7 +88,7 @@ class ConnectOptions(FlowKeywords, Generic[DecodedT_co], total=False):
         codec: encodes and decodes the messages, such as :class:`trioglock.codecs.JSON`; see
             :class:`trioglock.codecs.Codec`. By default messages are ``str`` and ``bytes``.
         name: the name of the connection in logs; by default its host and a number.
-        trace: write a line for each step to the logger ``trioglock.trace``.
+        trace: write a line for each step to the ``trioglock.trace`` logger.
     """
 
     additional_headers: HeadersSource

@@ -34,8 +34,8 @@ async def run(
         conn = await nursery.start(run, "wss://example.org/feed", MySocket())
 
     Args:
-        url: as for :func:`connect`.
-        socket: as for :func:`connect`.
+        url: as in :func:`connect`.
+        socket: as in :func:`connect`.
         task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`connect`.
 
@@ -45,7 +45,7 @@ async def run(
     Raises:
         ConnectionClosedError: the connection was lost, or the peer closed it with a code other
             than 1000, 1001 and 1005 (no code).
-        Exception: as for :func:`connect`.
+        Exception: as in :func:`connect`.
     """
     async with connect(url, socket, **options) as connection:
         task_status.started(connection)

@@ -16,7 +16,7 @@ class Msgpack(Codec[DecodedT_co]):
     """A :class:`Codec` for MessagePack in binary frames.
 
     Args:
-        into: the type to decode into, as for :class:`JSON`.
+        into: the type to decode into, as in :class:`JSON`.
 
     Raises:
         InvalidOption: msgspec is not installed, or cannot decode into ``into``.

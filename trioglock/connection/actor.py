@@ -45,7 +45,7 @@ class Actor(Generic[StateT]):
         socket: the user's socket.
         results: applies the results of hooks.
         on_failure: called with the name of a hook, its exception, and whether the exception ends
-            the connection. Exceptions raised by calls do not.
+            the connection. An exception from ``handle_send`` or ``handle_call`` does not.
         closed_error: creates the exception for calls after the end.
         background: starts the task of the mailbox.
     """
@@ -378,7 +378,7 @@ class Actor(Generic[StateT]):
         Call it only if :attr:`idle`.
 
         Returns:
-            As for :meth:`HookResults.send`. If the hook is async and has suspended, the argument
+            As in :meth:`HookResults.send`. If the hook is async and has suspended, the argument
             for :meth:`finish_send`.
         """
         hook = self.send_hook

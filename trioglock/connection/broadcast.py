@@ -34,8 +34,8 @@ def broadcast(connections: Iterable[Connection[Any, Any]], message: Frame) -> Br
     """Queue a message, unchanged, for each of the connections; ``handle_send`` is not called.
 
     Never waits, and may be called in hooks. Connections that are closing or closed, and slow ones,
-    whose ``write_limit`` is reached, are skipped without an exception. The message is encoded, and
-    compressed, once::
+    whose ``write_limit`` or ``send_rate`` is reached, are skipped without an exception. The message
+    is encoded, and compressed, once::
 
         room: set[Connection] = set()
 
@@ -56,7 +56,7 @@ def broadcast(connections: Iterable[Connection[Any, Any]], message: Frame) -> Br
 
     Raises:
         InvalidFrame: ``message`` is none of these.
-        InvalidOption: ``connections`` contains something else.
+        InvalidOption: ``connections`` contains an object that is not a Connection.
     """
     writers = [_writer_of(connection) for connection in connections]
     closed = sum([writer.closed for writer in writers])

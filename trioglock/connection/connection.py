@@ -36,6 +36,8 @@ __all__ = ["Connection"]
 SENDS_PER_TURN = 64
 SECONDS_PER_TURN = 0.001
 
+_DAY = 86_400  # seconds; shorter timeouts in whole seconds need no further check
+
 
 class Connection(Generic[StateT, MessageT_co]):
     """A live connection, returned by ``async with connect(...) as conn``.
@@ -198,8 +200,8 @@ class Connection(Generic[StateT, MessageT_co]):
         reply with an ``error`` raises RequestFailed; see :class:`RequestFormat`. The reply is not
         passed to ``handle_receive``. A reply that arrives after the timeout is received like any
         other message. The request waits during an outage, until the server accepts subscriptions,
-        and while the send queue is full or ``send_rate`` is used up. It gets its id only after it
-        has waited, so requests are sent in the order of their ids, unless ``handle_send`` is async.
+        and while the send queue is full or ``send_rate`` is used up. The id is assigned after this
+        wait, so requests are sent in the order of their ids, unless ``handle_send`` is async.
 
         Args:
             message: the message without its id. It passes through ``handle_send`` with the id.
@@ -211,20 +213,21 @@ class Connection(Generic[StateT, MessageT_co]):
         Raises:
             RequestFailed: the reply is an error.
             RequestTimeout: no reply arrived in time; the peer may have executed the request.
-            RequestLost: the link ended first. The peer may have executed the request, unless it was
-                still in the send queue, from which it is removed.
+            RequestLost: the link ended first. The peer may have executed the request, unless its
+                message was still in the send queue; that message is then removed.
             ConnectionClosed: the connection is closing or closed.
             UsageError: the connection has no codec, the id cannot be used, or the call is made
                 inside a hook of this connection.
             InvalidOption: ``timeout`` is not a positive number.
-            EncodeError, Exception: as for :meth:`send`.
+            EncodeError, Exception: as in :meth:`send`.
         """
         requests = self._session.requests
         if requests is None:
             if self._actor.makes_requests:
                 raise UsageError(f"use the request() of the {self._actor.socket_name}")
             raise UsageError("request() needs a codec, as in connect(url, codec=JSON())")
-        check_seconds("timeout", timeout)
+        if timeout.__class__ is not int or not 0 < timeout < _DAY:
+            check_seconds("timeout", timeout)
         if self._mailbox.active is not None:
             self._mailbox.reject_inside_hook("request")
         waited, has_turn = 0.0, False
@@ -325,7 +328,7 @@ class Connection(Generic[StateT, MessageT_co]):
         """Send a frame without calling ``handle_send`` and without waiting. Allowed in hooks.
 
         Args:
-            frame: as for :meth:`send_frame`. Use a :class:`PreparedMessage` to send the same
+            frame: as in :meth:`send_frame`. Use a :class:`PreparedMessage` to send the same
                 message over many connections.
             immediate: write the frame before this call returns, if the socket accepts it. If False,
                 it may be combined with the frames that are queued next.
@@ -427,15 +430,15 @@ class Connection(Generic[StateT, MessageT_co]):
     def receive_fragments(self) -> Fragments:
         """Receive the next message in fragments, as they arrive.
 
-        Requires the option ``fragments=True``.
+        Requires ``fragments=True``.
 
         ::
 
             async with conn.receive_fragments() as fragments:
                 async for fragment in fragments: ...
 
-        The message is not held in memory: while 256 KiB are waiting to be received, nothing is
-        read. If several tasks receive, the next task waits until the block ends.
+        The whole message is never held in memory: reading pauses while 256 KiB are waiting to be
+        received. If several tasks receive, the next task waits until the block ends.
 
         Raises:
             UsageError: ``fragments=True`` was not passed to ``connect()`` or ``serve()``, or the
@@ -446,7 +449,8 @@ class Connection(Generic[StateT, MessageT_co]):
         queue = self._receive_queue
         if not isinstance(queue, FragmentQueue):
             raise UsageError(
-                "receive_fragments() needs the option fragments=True of connect() or serve()"
+                "receive_fragments() needs connect(..., fragments=True) or "
+                "serve(..., fragments=True)"
             )
         return Fragments(queue, self._session.close_state.error)
 
@@ -760,7 +764,7 @@ class Connection(Generic[StateT, MessageT_co]):
         return make_report(self._session, self.statistics())
 
     def trace(self, on: bool = True) -> None:
-        """Start or stop the trace, which logs each event to the logger ``trioglock.trace``.
+        """Start or stop the trace, which logs each event to the ``trioglock.trace`` logger.
 
         Args:
             on: whether to log events from now on.

@@ -11,7 +11,7 @@ from .._redact import redact_line, shorten
 from ..errors import DecodeError
 from ..frames import Codec, Data
 
-__all__ = ["MALFORMED", "InvalidMessages", "decode"]
+__all__ = ["MALFORMED", "InvalidMessages", "decode", "malformed"]
 
 _logger = logging.getLogger("trioglock.connection")
 
@@ -35,7 +35,20 @@ def decode(codec: Codec[Any], frame: Data) -> Any:
     except DecodeError:
         raise
     except MALFORMED as error:
-        raise DecodeError(f"invalid message: {error!r:.200}") from error
+        raise malformed(error) from error
+
+
+def malformed(error: Exception) -> DecodeError:
+    """Return the exception for a message that the codec cannot decode.
+
+    Args:
+        error: raised by the codec; one of :data:`MALFORMED`.
+    """
+    if isinstance(error, DecodeError):
+        return error
+    invalid = DecodeError(f"invalid message: {error!r:.200}")
+    invalid.__cause__ = error
+    return invalid
 
 
 class InvalidMessages:

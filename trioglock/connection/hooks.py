@@ -292,6 +292,10 @@ class EncodingHookResults(HookResults):
         if frame is None and not hook.is_default:
             return None
         encoded = self._encode(frame)
+        kind = encoded.__class__
+        if kind is bytes or (kind is str and encoded.isascii()):
+            self._writer.put(encoded)
+            return None
         if isinstance(encoded, tuple | list):
             raise InvalidFrame(f"the codec must return str or bytes, not {shorten(encoded)}")
         return super().send(hook, encoded)

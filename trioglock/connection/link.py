@@ -17,7 +17,7 @@ from ..telemetry import EventEmitter, Queue
 from ..transports import Link, LinkBroken
 from .actor import Actor
 from .closing import Deadlines
-from .decoding import InvalidMessages, decode
+from .decoding import MALFORMED, InvalidMessages, malformed
 from .fragments.queue import FragmentQueue
 from .hooks import HookResults
 from .liveness.heartbeat import LinkHeartbeat, Pings, ReadPause
@@ -300,23 +300,22 @@ class LinkTasks:
 
     def _decode(self, codec: Codec[Any], run: list[Any]) -> None:
         """Decode a run, and receive its messages in order."""
+        requests = self._requests
         messages: list[Any] = []
         for frame in run:
             try:
-                messages.append(decode(codec, frame))
-            except DecodeError as error:
-                self._receive_decoded(messages)
-                messages = []
-                self._handle_invalid(error, frame)
+                message = codec.decode(frame)
             except Exception as error:
-                self._receive_decoded(messages)
-                self._actor.fail(error)
-                return
-        self._receive_decoded(messages)
-
-    def _receive_decoded(self, messages: list[Any]) -> None:
-        if self._requests is not None and self._requests.pending:
-            messages = self._requests.take_replies(messages)
+                if messages:
+                    self._receive(messages)
+                    messages = []
+                if not isinstance(error, MALFORMED):
+                    self._actor.fail(error)
+                    return
+                self._handle_invalid(malformed(error), frame)
+                continue
+            if requests is None or not (requests.pending and requests.take_reply(message)):
+                messages.append(message)
         if messages:
             self._receive(messages)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Hashable, Iterator, Mapping, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -43,9 +43,9 @@ class PendingRequest:
     """
 
     __slots__ = (
+        "_connection",
         "_error",
         "_key",
-        "_on_timeout",
         "_reply",
         "_requests",
         "_sending",
@@ -55,6 +55,7 @@ class PendingRequest:
         "has_link",
         "is_resolved",
         "parts",
+        "timeout",
         "unsent",
     )
 
@@ -80,7 +81,9 @@ class PendingRequest:
 
         Pauses of the program extend it.
         """
-        self._on_timeout: Callable[[], Exception] | None = None
+        self.timeout: float = math.inf
+        """The time limit of the request in seconds, for error messages."""
+        self._connection: Connection[Any, Any] | None = None
 
     def __enter__(self) -> PendingRequest:
         return self
@@ -91,27 +94,31 @@ class PendingRequest:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._on_timeout = None  # it refers to this object
-        # After the reply, another request may already use the same id.
-        pending = self._requests.pending
-        if pending.get(self._key) is self:
-            del pending[self._key]
+        self.close()
 
-    def limit(self, seconds: float, on_timeout: Callable[[], Exception]) -> None:
-        """End the request after the given time.
+    def close(self) -> None:
+        """Stop waiting for a reply."""
+        # After the reply, another request may already use the same id.
+        if not self.is_resolved:
+            del self._requests.pending[self._key]
+
+    def limit(self, connection: Connection[Any, Any], timeout: float, waited: float) -> None:
+        """End the request with RequestTimeout after the given time.
 
         Args:
-            seconds: the time. Pauses of the program do not count.
-            on_timeout: returns the exception to raise.
+            connection: the connection that carries the request.
+            timeout: seconds in total. Pauses of the program do not count.
+            waited: the seconds that have already passed.
         """
         # A cancel scope would take longer than the rest of the request.
-        self._on_timeout = on_timeout
-        self._requests.timer.add(self, seconds)
+        self._connection, self.timeout = connection, timeout
+        self._requests.timer.add(self, timeout - waited)
 
     def time_out(self) -> None:
         """End the request because its deadline has passed."""
-        if self._on_timeout is not None and not self.is_resolved:
-            self._requests.end(self, None, self._on_timeout())
+        if self._connection is not None and not self.is_resolved:
+            pause = self._connection._pause  # noqa: SLF001 - one package
+            self.resolve(None, RequestTimeout(self.event, self.timeout, pause))
 
     async def send(self, connection: Connection[Any, Any], message: Any) -> None:
         """Send the message of the request; stop waiting for the send queue if the link ends.
@@ -137,12 +144,15 @@ class PendingRequest:
             RequestLost: the link ended.
             Exception: the error passed to :meth:`resolve`.
         """
-        if self.is_resolved:
-            await trio.lowlevel.checkpoint()
-        else:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        await self.wait_resolved()
         return self.take()
+
+    def wait_resolved(self) -> Awaitable[None]:
+        """Wait until the request has ended, for :meth:`take`. Await the result immediately."""
+        if self.is_resolved:
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105
 
     def take(self) -> Any:
         """Return the reply to a request that has ended; raise like :meth:`wait`, but only once."""
@@ -169,6 +179,7 @@ class PendingRequest:
             reply: returned by :meth:`wait`.
             error: raised by :meth:`wait` instead.
         """
+        del self._requests.pending[self._key]
         self._reply, self._error, self.is_resolved = reply, error, True
         if self._task is not None:
             task, self._task = self._task, None
@@ -314,38 +325,36 @@ class Requests:
         request = self.get(ref)
         if request is None:
             return False
-        self.end(request, reply, error)
+        request.resolve(reply, error)
         return True
 
-    def end(self, request: PendingRequest, reply: Any, error: Exception | None) -> None:
-        """End a request; see :meth:`resolve`."""
-        del self.pending[request._key]  # noqa: SLF001 - one module
-        request.resolve(reply, error)
-
-    def take_replies(self, run: list[Any]) -> list[Any]:
-        """End the requests that messages answer; return the other messages.
+    def take_reply(self, message: Any) -> bool:
+        """End the request that a message answers.
 
         Args:
-            run: decoded messages.
-        """
-        return [message for message in run if not self._take_reply(message)]
+            message: a decoded message.
 
-    def _take_reply(self, message: Any) -> bool:
+        Returns:
+            Whether a request was waiting.
+        """
+        form = self._form
         try:
-            ref = self._form.ref_of(message)
+            ref = form.ref_of(message)
         except MALFORMED:
             return False
-        request = None if ref is None else self.get(ref)
+        if ref is None:
+            return False
+        request = self.pending.get(ref) if ref.__class__ in _PLAIN else self.get(ref)
         if request is None:
             return False
         error: Exception | None = None
         try:
-            failure = self._form.error_of(message)
+            failure = form.error_of(message)
             if failure is not None and failure is not False:
                 error = RequestFailed(request.event, message, failure)
         except Exception as raised:
             error = raised
-        self.end(request, message, error)
+        request.resolve(message, error)
         return True
 
     def add_link(self) -> None:
@@ -368,7 +377,7 @@ class Requests:
         for request in list(self.pending.values()):
             if final or request.has_link:
                 unsent += request.unsent
-                self.end(request, None, RequestLost(request.event, reason))
+                request.resolve(None, RequestLost(request.event, reason))
         if final:
             self.timer.stop()
         return unsent
@@ -400,23 +409,26 @@ async def request(
         RequestTimeout: no reply arrived in time.
         Exception: as for :meth:`PendingRequest.send` and :meth:`PendingRequest.wait`.
     """
-    actor, send_queue = connection._actor, connection._send_queue  # noqa: SLF001 - one package
-    with pending:
+    actor, mailbox = connection._actor, connection._mailbox  # noqa: SLF001 - one package
+    send_queue = connection._send_queue  # noqa: SLF001
+    try:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
             if timeout is not None:
-                pending.limit(timeout - waited, lambda: _timeout(connection, pending, timeout))
+                pending.limit(connection, timeout, waited)
             sends_now = not (
                 send_queue.closed
                 or (send_queue.size >= send_queue.threshold and not has_turn)
-                or not actor.idle
+                or mailbox.pending
+                or mailbox.active
                 or actor.send_hook.is_async
             )
             if sends_now:
-                queued = len(send_queue)
+                queued = len(send_queue._data)  # noqa: SLF001
                 iterable = actor.send(message)
-                if len(send_queue) > queued:
-                    pending.unsent = send_queue.newest(len(send_queue) - queued)
+                added = len(send_queue._data) - queued  # noqa: SLF001
+                if added > 0:
+                    pending.unsent = send_queue.newest(added)
         finally:
             if has_turn:
                 send_queue.end_turn()
@@ -425,13 +437,10 @@ async def request(
         elif iterable is not None:
             assert not isinstance(iterable, SuspendedHook)
             await send_fragments(connection._session, iterable)  # noqa: SLF001
-        return await pending.wait()
-
-
-def _timeout(
-    connection: Connection[Any, Any], pending: PendingRequest, timeout: float
-) -> RequestTimeout:
-    return RequestTimeout(pending.event, timeout, connection._pause)  # noqa: SLF001 - one package
+        await pending.wait_resolved()
+        return pending.take()
+    finally:
+        pending.close()
 
 
 # An id of one of these types is its own key; nearly all ids have such a type.
@@ -458,4 +467,5 @@ def key_of(ref: object) -> Hashable | None:
 
 def has_link(connection: Connection[Any, Any]) -> bool:
     """Whether a message that is sent now goes over the current link, and not the next one."""
-    return connection.status is Status.OPEN and not connection._send_queue.link_lost  # noqa: SLF001
+    is_open = connection._session.status is Status.OPEN  # noqa: SLF001 - one package
+    return is_open and not connection._send_queue.link_lost  # noqa: SLF001

@@ -318,7 +318,8 @@ class Session(Generic[StateT]):
         self._in_backoff = True
         with self._deadlines.new_link():
             # Inside the scope, because a listener may close or abort the connection.
-            # The program waits for the first link and would not be notified of the failures.
+            # A warning, because a program that waits for its first link, without a limit on
+            # attempts, is not informed of failures in any other way.
             is_silent = self.attempts == 1 and not self.upgrades and self._link_source.is_endless
             self.emitter.reconnect_scheduled(
                 reason, self.attempts + 1, delay, WARNING if is_silent else INFO
@@ -328,7 +329,7 @@ class Session(Generic[StateT]):
         return not self._no_reconnect
 
     def _log_failure(self, reason: Disconnect) -> None:
-        """Log the end of a link or attempt after which no other link follows.
+        """Log the end of a link or attempt that no other link follows.
 
         The program expects a normal end, unless it has chosen to reconnect.
         """

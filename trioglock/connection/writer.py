@@ -328,7 +328,7 @@ class Writer:
         """Uncork the writer for :meth:`Link.start_write`, if it has collected a single frame.
 
         Returns:
-            The result of :meth:`Link.start_write`, after which :meth:`finish_write` must be called;
+            The result of :meth:`Link.start_write`; the caller must then call :meth:`finish_write`.
             None if nothing was done. No user code runs.
         """
         if not (self._corked and self._direct) or self._emitter.emits_frames:

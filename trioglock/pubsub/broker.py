@@ -81,7 +81,7 @@ class BrokerSession(ABC):
             data: as in :meth:`publish`.
 
         Returns:
-            Whether it was published. The default does nothing and returns False.
+            Whether the message was published. The default does nothing and returns False.
         """
         return False
 
@@ -138,7 +138,7 @@ class BrokerSession(ABC):
 
 
 class Broker(ABC):
-    """The configuration of a broker. It runs no tasks; its sessions do."""
+    """The configuration of a broker. Only its sessions run tasks."""
 
     sharded: bool = False
     """Whether the channels are independent of each other, each with its own ids.
@@ -155,7 +155,7 @@ class Broker(ABC):
         Args:
             name: name of the hub. Only messages published under this name are delivered.
             deliver: called with every message and every gap, in the trio thread. A gap on the
-                channel ``incoming`` applies to all channels without a history.
+                ``incoming`` channel applies to all channels without a history.
             find_retention: returns the retention of the channel of a topic. It is passed only if a
                 class of :mod:`trioglock.channels` has a history; the session must then have a
                 :attr:`~BrokerSession.topic_history`.
@@ -176,13 +176,13 @@ class MemoryBroker(Broker):
 
     Args:
         history: number of messages to keep for each channel, for subscribers that resume; None
-            keeps none. The channel ``incoming`` has no history, and topics of
+            keeps none. The ``incoming`` channel has no history, and topics of
             :mod:`trioglock.channels` have their own.
-        history_seconds: how long they are kept; None for no limit.
-        history_bytes: total size in memory of all these messages, and separately of the messages of
-            topics. Above this size, the histories of the least recently used channels are
-            discarded, so subscribers that resume receive a gap. A single channel can use half of
-            this size.
+        history_seconds: how long these messages are kept; None for no limit.
+        history_bytes: maximum total size in memory of these messages, and separately of the
+            messages of topics. Above this size, the histories of the least recently used channels
+            are discarded, so subscribers that resume receive a gap. A single channel can use half
+            of this size.
 
     Raises:
         InvalidOption: an argument has the wrong type or value.

@@ -53,10 +53,10 @@ HISTORY_BYTES = 2**28
 """Default limit in bytes for all messages of topics, and separately of other channels."""
 
 EVERYTHING = "0"
-"""In place of an id: all messages that are kept.
+"""Used in place of an id by a reader that wants all messages that are kept.
 
-The reader has not received any messages yet, so it has missed none. The id ``0-0`` is different: a
-hub without messages may have sent it to a client.
+Such a reader has not received any messages yet, so it has missed none. The id ``0-0`` is different:
+a hub without messages may have sent it to a client.
 """
 
 ENTRY_SIZE = 320
@@ -94,8 +94,8 @@ def join_retentions(default: Retention | None, topics: FindRetention | None) -> 
     """Return the retention of all channels of a hub as one function.
 
     Args:
-        default: for channels that clients subscribe to by their path.
-        topics: for the channels of :mod:`trioglock.channels`; by default they have no history.
+        default: the retention of channels that clients subscribe to by their path.
+        topics: returns the retention of the channel of a topic; None if topics have no history.
     """
 
     def find(channel: str) -> Retention | None:
@@ -113,7 +113,7 @@ class MissedMessages:
     Args:
         messages: the messages.
         complete: whether no message is missing between the given one and ``messages``.
-        last: position up to which the history has been read; the next messages follow it.
+        last: the position at which reading ended; the next messages follow it.
         more: whether there are more messages after ``last``.
         incomplete: the channels whose messages are missing, if only some channels are affected.
     """
@@ -163,11 +163,11 @@ class MessageHistory(ABC):
     """The latest messages of each channel of a hub."""
 
     last: str = "0-0"
-    """The id up to which the hub has received all messages for its subscribers. A subscriber that
-    has missed no message can resume after this id, even if it has not received any message."""
+    """The hub has received all messages for its subscribers up to this id. A subscriber that has
+    missed none can resume after this id, even if it has not received any message."""
 
     def last_of(self, channel: str) -> str:  # noqa: ARG002 - the default
-        """Return the id up to which the hub has received all messages of a channel.
+        """Return an id: the hub has received all messages of a channel up to this id.
 
         Args:
             channel: a channel with a subscriber in this process. With ``sharded=True``, each
@@ -216,8 +216,8 @@ class ChannelLog:
     """The messages of one channel, each with its number and the time of its publication.
 
     Args:
-        retention: which of them are kept.
-        trimmed: number of the newest message that is not kept, or of a later one.
+        retention: which messages are kept.
+        trimmed: number of the newest message that is no longer kept, or of a later message.
         max_bytes: total size in memory beyond which the oldest messages are removed.
     """
 
@@ -384,7 +384,7 @@ class MemoryHistory(MessageHistory):
         return message
 
     def _wanted(self, channels: ChannelFilter) -> tuple[list[ChannelLog], int]:
-        """Return the logs of channels, and the number of a message up to which others may exist."""
+        """Return the logs of channels, and the highest number a discarded message may have."""
         now = self._now()
         for kind in self._kinds:
             kind.expire(now)

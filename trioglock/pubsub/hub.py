@@ -101,7 +101,7 @@ class Hub:
             await hub.publish("new model!", channel="model_created")
 
     A client that opens ``ws://.../model_created`` receives the messages on that channel; the
-    messages it sends are published on the channel ``incoming``.
+    messages it sends are published on the ``incoming`` channel.
 
     A *pattern* is a channel name in which ``*`` stands for any number of characters, ``?`` for any
     single character, ``[ae]`` for ``a`` or ``e``, ``[a-e]`` for a range and ``[^e]`` for any
@@ -112,8 +112,8 @@ class Hub:
     Args:
         name: separates applications that use the same broker; letters, digits and ``-_.:``.
         broker: by default a new :class:`MemoryBroker`, which is limited to this process.
-        max_queue: maximum number of messages in the queue of one subscriber. For a client, the send
-            queue of its connection comes in addition.
+        max_queue: maximum number of messages in the queue of one subscriber. A client also has the
+            send queue of its connection.
         max_queue_bytes: total size of these messages in bytes at which the queue also counts as
             full.
         overflow: what happens when the queue is full; see :data:`SubscriberOverflow`.

@@ -104,7 +104,7 @@ def check_sharded_channel(channel: str) -> str:
 def check_name(name: object) -> str:
     """Return the name of a hub.
 
-    It contains no slash, which separates it from the channel in Redis, and no wildcard.
+    The name contains no wildcard, and no slash, which separates hub and channel in Redis.
     """
     if not isinstance(name, str) or not name or not _NAME.issuperset(name):
         raise InvalidOption(f"a hub's name must consist of letters, digits and -_.:, not {name!r}")

@@ -27,7 +27,7 @@ def compile_pattern(pattern: str) -> Matcher:
 
     ``*`` matches any number of characters, including slashes, ``?`` matches one, ``[ae]`` one of
     those listed, ``[a-e]`` one of a range, ``[^e]`` one that is not listed, and a backslash makes
-    the next character literal. Like Redis, it compares UTF-8 bytes: ``?`` matches one byte.
+    the next character literal. As in Redis, UTF-8 bytes are compared: ``?`` matches one byte.
     """
     first, *others = _segments(pattern.encode())
     expression = first

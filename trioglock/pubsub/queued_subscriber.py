@@ -126,12 +126,12 @@ class QueuedSubscriber(Subscriber):
         return self._replay.pop() if self._replay else self.queue.pop()
 
     async def read_history(self, *, required: bool = False) -> None:
-        """Read the next messages; return when events may be available or it is no longer behind.
+        """Read the next messages, until events may be available or the subscriber is not behind.
 
         If the history cannot be read, a gap is added, and new messages follow.
 
         Args:
-            required: raise an exception instead.
+            required: raise an exception instead of adding a gap.
 
         Raises:
             BrokerUnavailable, BrokerError: only if ``required`` is true.

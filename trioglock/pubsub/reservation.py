@@ -25,7 +25,7 @@ the default ``open_timeout``."""
 class Reservation:
     """Keeps a hub subscribed to a channel until :meth:`release`, or until it is garbage collected.
 
-    Garbage collection releases it if the handshake fails or is cancelled at any point.
+    Garbage collection releases the reservation if the handshake fails or is cancelled at any point.
 
     Args:
         hub: the hub.

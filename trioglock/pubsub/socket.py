@@ -371,7 +371,7 @@ class HubTarget(HandshakeTarget):
 
     @property
     def has_default_socket(self) -> bool:
-        """Whether it is :attr:`Hub.socket`."""
+        """Whether this target is :attr:`Hub.socket`."""
         return self._make is HubSocket
 
     def _select_subprotocol(

@@ -67,9 +67,9 @@ class LoopSubscriber(QueuedSubscriber):
 class Subscription(Generic[EventT]):
     """An async iterator over messages, returned by :meth:`Hub.subscribe`.
 
-    It receives messages published by this process from its creation on, and messages published by
-    other processes once :meth:`ready` has returned. It ends with :meth:`close`, or when it is
-    garbage collected. As a context manager, it is closed at the end of the block::
+    A new subscription immediately receives the messages that this process publishes, and once
+    :meth:`ready` has returned, also those of other processes. It ends with :meth:`close`, or when
+    it is garbage collected. As a context manager, it is closed at the end of the block::
 
         with hub.subscribe("news/*") as news:
             await news.ready()

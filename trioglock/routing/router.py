@@ -101,7 +101,7 @@ class Router:
         It is the same as ``on("*")``.
 
         Raises:
-            DuplicateHandler, InvalidOption, UsageError: as for :meth:`on`.
+            DuplicateHandler, InvalidOption, UsageError: as in :meth:`on`.
         """
         return self.on("*")(handler)
 
@@ -157,7 +157,7 @@ class Router:
     # Finding.
 
     def find(self, name: str) -> EventHandler:
-        """Return the handler for the event ``name``, or the fallback if no other one matches."""
+        """Return the handler for the event ``name``, or the fallback if no other handler matches."""
         handler = self._handlers.get(name)
         if handler is not None:
             return handler

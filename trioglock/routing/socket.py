@@ -163,8 +163,8 @@ class EventSocket(Socket[StateT, DecodedT_co]):
             RequestLost: the network connection ended before the answer arrived.
             ConnectionClosed: the connection is closing or closed.
             EncodeError: the codec cannot encode the payload.
-            UsageError: the socket is not connected, or the call is made inside one of its own
-                hooks or handlers, or another request with the same reference is waiting.
+            UsageError: the socket is not connected, or the call is made inside a hook or handler of
+                this socket, or another request with the same reference is waiting.
             InvalidOption: an argument or the result of ``make_ref`` is invalid.
         """
         if not isinstance(event, str) or not event:
@@ -320,7 +320,7 @@ class EventSocket(Socket[StateT, DecodedT_co]):
         return self.router.is_async or any(map(is_async, hooks))
 
     def _run_before(self, name: str, action: str) -> None:
-        """Call the method ``action`` with the first argument of a hook before the hook."""
+        """Before each call of a hook, call the ``action`` method with the first argument."""
         function = getattr(type(self), name)
         this = weakref.ref(self)  # self would be a reference cycle
 

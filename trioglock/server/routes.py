@@ -160,11 +160,11 @@ def _check_pattern(pattern: object) -> str:
     if not pattern.startswith("/"):
         problem = "it must start with '/'"
     elif "?" in pattern or "#" in pattern:
-        problem = "it has no query, which conn.http_request.query contains"
+        problem = "leave out the query, and read it from conn.http_request.query"
     elif "*" in prefix or (prefix != pattern and not prefix.endswith("/")):
         problem = "'*' stands for the rest of the path and follows the last '/', as in '/live/*'"
     elif "{" in pattern or "<" in pattern:
-        problem = "it has no parameters: use '/*' and conn.http_request.subpath"
+        problem = "parameters are not supported: use '/*' and conn.http_request.subpath"
     elif not _is_path(prefix):
         problem = f"it must be percent-encoded, as in {quote(pattern, safe='/*%')!r}"
     if problem:

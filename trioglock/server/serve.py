@@ -82,7 +82,7 @@ class ServeOptions(FlowKeywords, total=False):
             address.
         forwarded: the number of proxies in front of the server, or their networks, such as
             ``"10.0.0.0/8"``. The client's address, ``request.secure`` and the host are then taken
-            from the header ``Forwarded`` (RFC 7239), or from ``X-Forwarded-For``, ``-Proto`` and
+            from the ``Forwarded`` header (RFC 7239), or from ``X-Forwarded-For``, ``-Proto`` and
             ``-Host``. By default, these headers have no effect.
         proxy_protocol: the networks of proxies that send a PROXY protocol header, version 1 or 2,
             at the start of each connection, before TLS, as HAProxy does with ``send-proxy`` or
@@ -96,12 +96,12 @@ class ServeOptions(FlowKeywords, total=False):
             closed one by one with code 1012 (service restart), so that clients do not all
             reconnect at once. With 0, they are all closed immediately, with 1001. See
             :meth:`Server.close`.
-        shutdown_timeout: seconds from closing the last connection until all remaining tasks are
-            cancelled; None for no limit.
+        shutdown_timeout: seconds between the moment when the server begins to close the last
+            connection and the cancellation of all remaining tasks; None for no limit.
         message_rate: the limit on the messages, pings and pongs of each client, such as
             ``Rate(100, per=1)``. The server reads more slowly from a client that exceeds it. It
-            closes the connection with 1008 once the client has been slowed down for ten periods
-            (``per``) longer than it has not. None for no limit.
+            closes the connection with 1008 once the total time for which it has slowed the client
+            down exceeds the remaining time by ten periods (``per``). None for no limit.
         byte_rate: the same for the bytes that each client sends, including frame headers.
         max_size: maximum size of one decompressed message in bytes; None for no limit.
         transport: :class:`NativeTransport` or :class:`TrioWebsocketTransport`.
@@ -179,8 +179,8 @@ def serve(
 
     The server listens while the block runs. Leaving the block, even because of an exception, shuts
     the server down as :meth:`Server.close` does; cancellation drops all connections immediately. An
-    exception raised by a target is logged by the logger ``trioglock.server`` and ends only its own
-    connection.
+    exception raised by a target is logged by the ``trioglock.server`` logger and ends only the
+    connection of that target.
 
     Every connection needs a file descriptor. On POSIX, entering the block therefore raises the
     process's soft limit on open files (RLIMIT_NOFILE) to the hard limit, but to no more than
@@ -297,14 +297,14 @@ async def serve_forever(
         server = await nursery.start(partial(serve_forever, Echo, "127.0.0.1", 8765))
 
     Args:
-        target: as for :func:`serve`.
-        host: as for :func:`serve`.
-        port: as for :func:`serve`.
+        target: as in :func:`serve`.
+        host: as in :func:`serve`.
+        port: as in :func:`serve`.
         task_status: passed by ``nursery.start``.
         options: the keyword arguments of :func:`serve`.
 
     Raises:
-        InvalidOption, OSError: as for :func:`serve`.
+        InvalidOption, OSError: as in :func:`serve`.
     """
     async with serve(target, host, port, **options) as server:
         task_status.started(server)

@@ -101,7 +101,7 @@ class Server:
     def close(self, code: int | None = None, reason: str = "") -> None:
         """Start shutting down: stop accepting, close all connections, and let the handlers finish.
 
-        With the option ``drain``, the connections are closed one by one, evenly spread over this
+        With the ``drain`` option, the connections are closed one by one, evenly spread over this
         time; until then, each can still be used. A second call during this time closes the
         remaining connections immediately. In all other cases, further calls do nothing.
 

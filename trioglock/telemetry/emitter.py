@@ -221,7 +221,7 @@ class EventEmitter(EmitterBase):
     def reconnect_scheduled(
         self, reason: Disconnect, attempt: int, delay: float, level: int
     ) -> None:
-        """Log a loss or a failed attempt with a level, and emit ``ReconnectScheduled``."""
+        """Log a loss or a failed attempt at ``level``, and emit ``ReconnectScheduled``."""
         _logger.log(level, "%s: %s; %s", self.name, reason, describe_delay(delay))
         if self._wants(ReconnectScheduled):
             event = ReconnectScheduled(connection=self.connection, delay=delay, attempt=attempt)
@@ -277,9 +277,9 @@ class EventEmitter(EmitterBase):
             return
         self._has_warned = True
         _logger.warning(
-            "%s: subscriptions get no updates, because %d other messages wait to be received; the "
-            "first one is %s. Receive them, return None from handle_receive, or use "
-            'overflow="drop_oldest"',
+            "%s: subscriptions get no updates, because the receive queue is full: %d messages "
+            "that handle_receive delivered wait to be received; the first one is %s. Receive "
+            'them, return None from handle_receive, or use overflow="drop_oldest"',
             self.name,
             len(messages),
             shorten(messages[0]),

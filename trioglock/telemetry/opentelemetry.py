@@ -132,7 +132,7 @@ def instrument(
 
 
 class Instrumentation:
-    """A running recording of spans and metrics. As a context manager, it stops at the end."""
+    """A running recording of spans and metrics. A context manager, which stops it at the end."""
 
     def __init__(self, spans: _Spans, metrics: _Metrics, hub_metrics: _HubMetrics) -> None:
         self._spans = spans
@@ -423,7 +423,7 @@ class _HubMetrics:
             (counter, HUB_DISCONNECTED, "disconnected", "{client}", "Clients that were too slow."),
             (counter, HUB_GAPS, "gaps", "{gap}", "Gaps after interruptions of the broker."),
             (counter, HUB_FAILURES, "failures", "{failure}", "Exceptions raised by listeners."),
-            (gauge, HUB_QUEUE_SIZE, "queued_bytes", "By", "Messages in queues of subscribers."),
+            (gauge, HUB_QUEUE_SIZE, "queued_bytes", "By", "Size of queued messages."),
         ):
             create(name, [self._observe(field, sum)], unit, text)
         meter.create_observable_gauge(

@@ -1,9 +1,10 @@
 """The trace: a log line for each event of one connection, in the wording of WebSockex.
 
-The logger is ``trioglock.trace``, the level DEBUG. Each line starts with the name and number of the
-connection; the ``event`` attribute of the log record is the event. If no handler is configured,
-lines are written to stderr, in color if it is a terminal and ``NO_COLOR`` is not set. Secrets are
-hidden and long values are shortened. :func:`_format_event` contains the wording of all lines.
+The logger is ``trioglock.trace``, and the level is DEBUG. Each line starts with the name and number
+of the connection; the ``event`` attribute of the log record is the event. If no handler is
+configured, lines are written to stderr, in color if it is a terminal and ``NO_COLOR`` is not set.
+Secrets are hidden and long values are shortened. :func:`_format_event` contains the wording of all
+lines.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ ProxyTarget: TypeAlias = MockServer | str | tuple[str, int] | OpenStream
 MEMORY_URL = "ws://memory.test/"
 
 LINGER = 1.0
-"""Seconds to wait for both peers after a disconnect, as unread bytes would cause a reset."""
+"""Seconds to wait for both peers after a disconnect; unread bytes would cause a reset."""
 
 RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
@@ -218,12 +218,12 @@ class ProxiedConnection(Faults):
 
     @property
     def waiting_to_server(self) -> int:
-        """Bytes from the client that are not forwarded yet; after the end, the lost bytes."""
+        """Bytes from the client that are not forwarded yet; after the end, those that were lost."""
         return self._pipes["to_server"].waiting if self._pipes else 0
 
     @property
     def waiting_to_client(self) -> int:
-        """Bytes from the server that are not forwarded yet; after the end, the lost bytes."""
+        """Bytes from the server that are not forwarded yet; after the end, those that were lost."""
         return self._pipes["to_client"].waiting if self._pipes else 0
 
     def _select(self, direction: Direction | None) -> Sequence[PipeFaults]:
@@ -336,15 +336,15 @@ class FaultProxy(Faults):
                 await conn.send("hello")
                 proxy.reset_peer()
 
-    It forwards bytes and does not parse WebSocket or TLS. Methods of the proxy affect all
+    The proxy forwards bytes and does not parse WebSocket or TLS. Methods of the proxy affect all
     connections; the methods of one of the :attr:`connections` affect only that connection.
     Persistent faults affect open and new connections.
 
     Args:
         target: the server: a :class:`MockServer`, a ``ws://`` or ``wss://`` URL, ``(host, port)``
             or an async function that opens a stream.
-        memory: do not listen on a port; clients use ``stream=proxy.open_stream``. With a target in
-            memory, no real time passes and tests can use ``MockClock``.
+        memory: do not listen on a port; clients use ``stream=proxy.open_stream``. With an in-memory
+            target, no real time passes, and tests can use ``MockClock``.
 
     Raises:
         InvalidOption: ``target`` has the wrong type or value.
@@ -353,7 +353,7 @@ class FaultProxy(Faults):
 
     def __init__(self, target: ProxyTarget, *, memory: bool = False) -> None:
         self.url: str = resolve_target(target)[0]
-        """The URL to connect to: that of a local port or, in memory, that of the target."""
+        """The target's URL; unless ``memory`` is true, with the proxy's local port."""
         self.errors: list[Exception] = []
         """Exceptions raised by the target or by a function passed to the proxy, oldest first."""
         self._target = target

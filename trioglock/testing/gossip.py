@@ -87,7 +87,7 @@ class MockGossipGame:
 class MockGossipServer:
     """The Gossip network for the duration of an ``async with`` block, on a port or in memory.
 
-    It answers like Grapevine. Its clients see each other and the games in :attr:`games`::
+    The server answers like Grapevine. Its clients see each other and the games in :attr:`games`::
 
         async with MockGossipServer() as server:
             server.games["ExVenture"] = MockGossipGame(name="ExVenture", players=["Eric"])

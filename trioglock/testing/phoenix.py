@@ -84,7 +84,7 @@ class MockPhoenixChannel(Channel[None]):
         return {}
 
     async def on_joined(self) -> None:
-        """Called after the response has been sent, to push the first events."""
+        """Called after the response to the join has been sent; push the first events here."""
 
     async def on_event(self, event: str, payload: Any) -> Any:
         """Return the reply to a push: ``(status, response)``, a bare status, or None for no reply.
@@ -124,7 +124,7 @@ class MockPhoenixChannel(Channel[None]):
         return self._attached.join.state is not JoinState.ENDED
 
     async def push(self, event: str, payload: Any) -> None:
-        """Push any event to this client, even before its join is answered or after the end.
+        """Push any event to this client, even before its join is answered or after it has ended.
 
         Args:
             event: the name of the event.
@@ -202,8 +202,8 @@ class MockTopic(MockPhoenixChannel):
         """See :meth:`MockPhoenixChannel.on_join`.
 
         Raises:
-            RefuseJoin: for the topic ``room:forbidden``.
-            RuntimeError: for the topic ``room:crash``.
+            RefuseJoin: for the ``room:forbidden`` topic.
+            RuntimeError: for the ``room:crash`` topic.
         """
         if self.topic == "room:forbidden":
             raise RefuseJoin({"reason": "unauthorized"})

@@ -80,8 +80,8 @@ class PipeFaults:
 class Pipe:
     """Forwards the bytes of one direction, in one task that reads and one that writes.
 
-    It calls ``disconnect`` when the limit of bytes is reached, and ``reset`` after the last byte if
-    the source broke.
+    A pipe calls ``disconnect`` when the limit of bytes is reached, and ``reset`` after the last
+    byte if the source broke.
     """
 
     def __init__(

@@ -67,8 +67,9 @@ class Handshake:
         response_headers: the response headers as received.
         peer: the address of the peer, such as ``"127.0.0.1:8765"``; "" if unknown.
         extensions: names of the negotiated extensions.
-        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it, {}
-            if the context did not verify it. None without TLS, or if the peer has no certificate.
+        peer_certificate: the peer's certificate as ``ssl.SSLSocket.getpeercert()`` returns it; {}
+            if the context did not verify the certificate; None without TLS, or if the peer has no
+            certificate.
         peer_certificate_der: the same certificate in DER form (X.690), for example to compute a
             fingerprint.
         request: the request that a server has received; None on a client.
@@ -106,7 +107,7 @@ class Link(ABC):
         return None
 
     def report_all(self) -> None:  # noqa: B027 - not all links receive in parts
-        """From now on, also pass an empty run when received bytes complete no event."""
+        """From now on, also deliver an empty run when the received bytes complete no event."""
 
     async def respond(self) -> None:  # noqa: B027 - only links of servers respond
         """Write the response to the opening handshake, on a server.
@@ -204,11 +205,11 @@ class Link(ABC):
         return None
 
     def finish_write(self, data: bytes, sent: int | OSError) -> bool:
-        """Continue after :meth:`start_write`.
+        """Complete a write after :meth:`start_write`.
 
         Args:
             data: the bytes to write.
-            sent: how many of them were written, or why none were.
+            sent: the number of bytes written, or the error if none could be written.
 
         Returns:
             As in :meth:`write_now`.

@@ -139,7 +139,7 @@ def _describe(error: OSError) -> str:
     if isinstance(error, socket.gaierror) or not error.errno:
         text = error.strerror or str(error)
     else:
-        text = os.strerror(error.errno)  # trio puts the address before it
+        text = os.strerror(error.errno)  # trio's strerror begins with the address
     return text + network_hint(error)
 
 

@@ -55,7 +55,7 @@ _TLS_ALERT = b"\x15\x03"
 MAX_INTERIM = 16
 """Maximum number of interim responses (1xx) before a response."""
 
-# The rules for lists (RFC 9110, section 5.6.1) allow these to have no value, or only commas.
+# Headers to which the rules for lists (RFC 9110, section 5.6.1) allow no value, or only commas.
 _EMPTY_IS_ABSENT = frozenset({b"sec-websocket-protocol", b"sec-websocket-extensions"})
 _empty_lines = re.compile(
     rb"\r\n(?:%s):[ \t,]*(?=\r\n)" % b"|".join(sorted(_EMPTY_IS_ABSENT)), re.IGNORECASE
@@ -375,7 +375,7 @@ class _ResponseReader:
 
 
 async def read_status(stream: trio.abc.Stream, max_size: int) -> int:
-    """Read a head byte by byte, because another protocol follows; return the status."""
+    """Read a head byte by byte, because another protocol's bytes follow; return the status."""
     reader = _ResponseReader()
     await reader.read(stream, max_size, 1)
     return reader.status
@@ -394,7 +394,8 @@ async def read_response(
 
     Raises:
         HandshakeRefused: the response has another status.
-        InvalidHandshake: it is not HTTP/1.1, or chooses a subprotocol that was not offered.
+        InvalidHandshake: the response is not HTTP/1.1, or chooses a subprotocol that was not
+            offered.
         ConnectFailed, TLSFailed: the stream ended or broke before the response was complete.
     """
     reader = _ResponseReader()

@@ -119,7 +119,7 @@ class UnixListener(trio.abc.Listener[trio.SocketStream]):
         return await self.listener.accept()
 
     async def aclose(self) -> None:
-        """Stop listening and remove the file, unless it has been replaced by another one."""
+        """Stop listening and remove the file, unless another file has replaced it."""
         with suppress(OSError):
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()

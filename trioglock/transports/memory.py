@@ -78,7 +78,7 @@ class MemoryLink(Link):
             return
         self._parts.append(frame.data)
         if frame.final:
-            # All of them are of the same type.
+            # All parts of a message are of the same type.
             _add(events, type(frame.data)().join(self._parts))  # type: ignore[arg-type]
             self._parts = []
 

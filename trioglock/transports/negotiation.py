@@ -198,7 +198,7 @@ class _Accepted(NamedTuple):
 
 
 def _accept_usual(received: ReceivedRequest, options: UpgradeOptions) -> _Accepted | None:
-    """Accept a request like those of browsers and libraries; None if it is unusual in any way.
+    """Accept a request such as browsers and libraries send; None if it is unusual in any way.
 
     This takes a tenth of the library's time. The library decides on all other requests, so every
     refusal comes from the library.

@@ -82,7 +82,7 @@ def parse_proxy(address: str) -> Proxy:
     """Parse the URL of a proxy.
 
     Raises:
-        InvalidOption: it is not the URL of a proxy; the message contains no password.
+        InvalidOption: the text is not the URL of a proxy; the message contains no password.
     """
     address = as_text(address)
     try:

@@ -109,7 +109,7 @@ class _TrioWebsocketLink(Link):
 
     @property
     def partial(self) -> object:
-        # The library has no public attribute for it.
+        # The library has no public attribute for the size of a partial message.
         return getattr(self._websocket, "_message_size", None) or None
 
     async def wait_open(self) -> None:
@@ -191,7 +191,7 @@ class _TrioWebsocketLink(Link):
         if self._websocket.closed:
             raise LibraryClosed(self._websocket.closed)
         data, final = frame.data, frame.final
-        # The library has no public method for it.
+        # The library has no public method that sends a fragment.
         await self._websocket._send(  # noqa: SLF001
             TextMessage(data=data, message_finished=final)
             if isinstance(data, str)
@@ -290,7 +290,7 @@ class _ClientLink(_TrioWebsocketLink):
             for name, value in websocket.handshake_headers
         ]
         if websocket.subprotocol is not None:
-            # The library removes the header.
+            # The library removes this header from its list.
             response.append(("Sec-WebSocket-Protocol", websocket.subprotocol))
         certificate, certificate_der = peer_certificate(self._stream.inner)
         self.handshake: Handshake = Handshake(
@@ -307,7 +307,8 @@ class _ClientLink(_TrioWebsocketLink):
     def _translate(self, error: BaseException) -> Exception:
         if isinstance(error, ConnectError):
             return error
-        # The library fails to answer a bad 101 and raises that failure; its context is the cause.
+        # After a bad 101, the library tries to send a response and raises the failure of this
+        # attempt. The actual cause is the context of that exception.
         cause = error
         while cause.__context__ is not None:
             cause = cause.__context__

@@ -203,7 +203,7 @@ def resolve_location(url: str, location: str) -> str:
     """Resolve the ``Location`` header of a response from ``url`` into a WebSocket URL.
 
     Raises:
-        ValueError: it is malformed.
+        ValueError: the header is malformed.
     """
     raw = location.encode("latin-1")
     try:
@@ -222,7 +222,7 @@ def parse_authority(text: str) -> Authority:
     """Parse ``[user[:password]@]host[:port]``.
 
     Raises:
-        ValueError: it is invalid; the message does not quote it.
+        ValueError: the authority is invalid; the message does not quote it.
     """
     match = _match_authority(text)
     if match is None:
@@ -252,7 +252,7 @@ def check_basic_credentials(authority: Authority) -> tuple[str, str] | None:
     """Return the user and password for basic authentication (RFC 7617), or None if there are none.
 
     Raises:
-        ValueError: they cannot be sent.
+        ValueError: the user and password cannot be sent.
     """
     user, password = authority.user, authority.password
     if user is None:
@@ -363,7 +363,7 @@ def normalize_origin(origin: str) -> str:
     """Normalize an origin to the form in which browsers send it (RFC 6454, section 6.2).
 
     Raises:
-        ValueError: no browser sends it; the message states why.
+        ValueError: no browser sends this origin; the message states why.
     """
     if origin in ("null", "file://"):
         return origin

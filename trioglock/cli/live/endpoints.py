@@ -23,7 +23,7 @@ from .sockets import LIVE, PUBLISH, PageSocket, PublishingSocket
 __all__ = ["Endpoints", "read_page"]
 
 COUNT_INTERVAL = 0.5
-"""Seconds for which the number of connections is cached: there may be many thousands."""
+"""Seconds for which the number of connections is cached: counting thousands of them takes time."""
 
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",

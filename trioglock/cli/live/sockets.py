@@ -4,7 +4,7 @@ Both handle requests to publish; pages also show all messages.
 
 A request to publish is ``{"channel": "news", "data": "hello"}``, with ``"base64"`` instead of
 ``"data"`` for binary data. It may contain the name of the ``"hub"`` and a ``"token"``. The response
-is ``{"published": true, "delivered": 3}``, with null if the number is unknown, or
+is ``{"published": true, "delivered": 3}``, where ``delivered`` is null if the number is unknown, or
 ``{"published": false, "error": "..."}``. A page receives all published messages, as JSON frames:
 
 * ``{"hello": {...}}``: once, about the server;
@@ -54,7 +54,7 @@ MAX_QUEUE = 500
 """Maximum number of messages waiting for a page; beyond it, the oldest are dropped and counted."""
 
 HISTORY = 200
-"""Messages of the history that a page starts with."""
+"""Maximum number of messages from the history that a new page receives."""
 
 EVENTS_INTERVAL = 0.05
 """Seconds between two frames of events. Events in between are sent together."""
@@ -65,13 +65,13 @@ WRONG_TOKEN_DELAY = 1.0
 """Seconds before the response to a wrong token, to slow down guessing."""
 
 MAX_TEXT = 8192
-"""Characters of a text message that a page shows."""
+"""Maximum number of characters of a text message that a page shows."""
 
 MAX_BINARY = 256
-"""Bytes of a binary message that a page shows."""
+"""Maximum number of bytes of a binary message that a page shows."""
 
 FULL_FRAME = 2**17
-"""Characters after which a frame of events is sent."""
+"""Number of characters after which a frame of events is sent."""
 
 MAX_CHANNEL = 1024
 """Maximum length of a channel name in characters."""
@@ -317,7 +317,7 @@ class WaitingEvents:
 
     @property
     def dropped(self) -> int:
-        """The number of events that were dropped so far."""
+        """The number of events that have been dropped so far."""
         return self._dropped + self._dropped_before
 
     async def take(self) -> list[dict[str, object]]:

@@ -31,14 +31,14 @@ OVERHEAD = 128
 class FragmentQueue(ReceiveQueue):
     """Holds fragments until a :class:`Fragments` block or ``receive()`` takes them.
 
-    ``receive()`` takes whole messages from ``items``, and calls :meth:`wait` or :meth:`collect` if
-    there are none; they join the fragments of the next message.
+    ``receive()`` takes whole messages from ``items``. If there are none, it calls :meth:`wait` or
+    :meth:`collect`, which join the fragments of the next message.
 
     Args:
         max_size: maximum size in bytes of a message that is joined; None for no limit.
         on_too_large: called when a message exceeds ``max_size``.
         on_too_large_late: called instead if the connection has ended.
-        emitter: as for :class:`ReceiveQueue`.
+        emitter: as in :class:`ReceiveQueue`.
     """
 
     __slots__ = (

@@ -25,7 +25,7 @@ class PacedSendQueue(SendQueue):
     Pings, pongs and Close frames need no slots.
 
     Args:
-        limit: as for :class:`SendQueue`.
+        limit: as in :class:`SendQueue`.
         pacer: the limiter.
     """
 

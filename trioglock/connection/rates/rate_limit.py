@@ -13,8 +13,8 @@ from ...options import Rate
 __all__ = ["RateLimiter"]
 
 PATIENCE = 10
-"""The number of periods (``Rate.per``) by which the time for which a peer is slowed down may exceed
-the time for which it is not."""
+"""How many periods (``Rate.per``) longer a peer may be slowed down than not slowed down, in total,
+before its link ends."""
 
 PARTS = 64
 """Reading continues when the peer may send 1 / ``PARTS`` of the limit at once."""
@@ -78,7 +78,7 @@ class RateLimiter:
         self._patience = PATIENCE * max(rate.per for rate in (message_rate, byte_rate) if rate)
         self._bytes_seen = 0
         self._events: list[Event] = []  # held back
-        self._slowed = 0.0  # seconds of waiting minus those between, at the end of the last wait
+        self._slowed = 0.0  # seconds in waits minus seconds between, until the last wait
         self._resumed = -math.inf
         self._waiting: trio.CancelScope | None = None
 

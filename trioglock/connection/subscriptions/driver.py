@@ -265,7 +265,7 @@ class SubscriptionDriver:
     def _unhashable(self, name: str, key: object) -> BadHookResult:
         return BadHookResult(
             f"{type(self._subscriptions).__name__}.{name} returned {shorten(key)}, but keys must "
-            "be hashable; JSON decodes to lists, so use tuple(...)"
+            "be hashable; JSON arrays are decoded into lists, so use tuple(...)"
         )
 
     # Requests.
@@ -391,7 +391,7 @@ class SubscriptionDriver:
 def _reader(
     subscriptions: Subscriptions[Any, Any], name: str, codec: Codec[Any] | None
 ) -> Callable[[Any], Any]:
-    """Return a method that reads messages. Without a codec, its errors mention this option."""
+    """Return a method that reads messages. Without a codec, its errors suggest passing one."""
     method: Callable[[Any], Any] = getattr(subscriptions, name)
     if codec is not None:
         return method

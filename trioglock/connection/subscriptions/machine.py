@@ -5,8 +5,8 @@
 link, and returns the requests to send. :mod:`.driver` calls it.
 
 The state of a key is that of its subscription on the current link. A key never has two requests in
-flight: it is unsubscribed only after its subscription has been confirmed, and subscribed again only
-after the end of that subscription has been confirmed.
+flight: the client unsubscribes from it only after the subscription has been confirmed, and
+subscribes to it again only after the end of that subscription has been confirmed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
     of the keys, and ``MessageT`` that of the messages that the codec decodes. The methods must not
     be ``async``; an exception that one of them raises ends the connection.
 
-    :meth:`key_of` is called for each message, and the other methods for messages for which it
-    returns None. A message that confirms or refuses a key is not passed to the hooks.
+    :meth:`key_of` is called for each message. The other methods with a ``message`` are called only
+    for messages that do not belong to a key, for which :meth:`key_of` returns None. A message that
+    confirms or refuses a key is not passed to the hooks.
     """
 
     batch: ClassVar[int | None] = None
@@ -77,8 +78,8 @@ class Subscriptions(ABC, Generic[KeyT, MessageT]):
     def unsubscribed(self, message: MessageT) -> Collection[KeyT] | None:
         """Return the keys whose unsubscription the message confirms.
 
-        With this method, a key that is subscribed again waits for this confirmation. Without it,
-        updates of the two subscriptions cannot be distinguished.
+        With this method, a new subscription to the key waits for this confirmation. Without it,
+        updates of the old and the new subscription cannot be distinguished.
         """
         return None
 
@@ -106,10 +107,10 @@ class Consumer(Protocol):
         """Add an update."""
 
     def activated(self, key: Any) -> None:
-        """Called when a key is active on the current link."""
+        """Called when a key becomes active on the current link."""
 
     def interrupted(self, key: Any) -> None:
-        """Called when updates may be missing until the key is active."""
+        """Called when a key becomes inactive; updates may be missed until it is active again."""
 
     def fail(self, error: Exception) -> None:
         """End the consumer."""
@@ -156,7 +157,7 @@ class SubscriptionMachine:
         batch: maximum number of keys in a request, or None.
         timeout: seconds to wait for a confirmation, or None.
         confirms: whether the server confirms subscriptions.
-        confirms_leaving: whether it confirms that a key was unsubscribed.
+        confirms_leaving: whether the server confirms the end of a subscription.
         delays: whether requests are delayed; :meth:`written` is called once they are written.
     """
 
@@ -263,8 +264,8 @@ class SubscriptionMachine:
     def take_requests(self, now: float) -> list[SubscriptionRequest]:
         """Return the requests to send now; they count as sent. The oldest change comes first.
 
-        Keys are unsubscribed before others are subscribed, because servers limit how many
-        may be subscribed.
+        Requests to unsubscribe come before requests to subscribe, because servers limit the number
+        of subscriptions.
         """
         if not self._is_ready:
             return []
@@ -335,8 +336,8 @@ class SubscriptionMachine:
         """Pass an update to the consumers of its key.
 
         Returns:
-            Whether the key is known. Updates of a key that has no subscribers, or is not
-            subscribed yet, are dropped.
+            Whether the key is known. Updates of a key whose subscription is neither active nor
+            requested are dropped.
         """
         entry = self._keys.get(key)
         if entry is None:
@@ -364,7 +365,7 @@ class SubscriptionMachine:
                 consumer.activated(key)
 
     def unsubscribed(self, key: Any, message: Any) -> None:
-        """Handle the confirmation that a key was unsubscribed."""
+        """Handle the confirmation of the end of a subscription."""
         self._unclear.discard(key)
         state = self.state(key)
         if state is LEAVING or state is REFUSED:
@@ -378,7 +379,7 @@ class SubscriptionMachine:
         """Handle a refusal."""
         state = self.state(key)
         if state is LEAVING or state is REFUSED:
-            # There is nothing to unsubscribe.
+            # There is nothing to unsubscribe from.
             self._left(key)
         elif state is REQUESTED or state is ACTIVE:
             ended = state is ACTIVE

@@ -33,7 +33,7 @@ __all__ = ["Client"]
 class Client:
     """A game on the network; the value of ``async with gossip.connect(...) as client``.
 
-    It outlives its links. While it is not online,
+    The client outlives its links. While the client is not online,
 
     * ``subscribe``, ``unsubscribe``, ``sign_in`` and ``sign_out`` return immediately and take
       effect at the next authentication;
@@ -88,7 +88,7 @@ class Client:
 
         Raises:
             InvalidOption: the name is not 3 to 15 letters, ``_`` or ``-``.
-            Offline, RequestTimeout, RequestRefused: the server did not confirm it.
+            Offline, RequestTimeout, RequestRefused: the server did not confirm the end.
         """
         channel = check_channel(channel)
         check_seconds("timeout", timeout)
@@ -244,8 +244,8 @@ class Client:
         Raises:
             InvalidOption: an argument is invalid.
             NotSupported: the ``tells`` flag is not supported.
-            RequestRefused: not delivered: ``game offline``, ``sending player offline``,
-                ``receiving player offline`` or ``not supported``.
+            RequestRefused: the message was not delivered; the reason is ``game offline``,
+                ``sending player offline``, ``receiving player offline`` or ``not supported``.
             Offline, RequestTimeout: there was no answer.
         """
         payload = {
@@ -441,7 +441,7 @@ class Client:
 
     def _check_support(self, flag: str) -> None:
         if flag not in self._socket.state.settings.supports:
-            raise NotSupported(f"the flag {flag!r} is not enabled: pass its callbacks to connect()")
+            raise NotSupported(f"the {flag!r} flag is not enabled: pass its callbacks to connect()")
 
     async def _request(
         self, flag: str, action: str, payload: Mapping[str, Any] | None, timeout: float | None

@@ -119,7 +119,7 @@ def connect(
             of the callbacks has become invalid.
         AuthenticationFailed: raised by the block; the server refused the credentials.
         RequestTimeout: raised by the block, with ``reconnect=False``; the server did not answer.
-        ConnectError, ConnectionClosed: raised by the block; ``reconnect`` does not retry.
+        ConnectError, ConnectionClosed: raised by the block when ``reconnect`` allows no retry.
         Exception: raised by the block; an exception raised by a callback.
     """
     flags = {

@@ -57,7 +57,7 @@ AUTHENTICATION_FAILED = 4000
 """The close code after a failed authentication, and also after the rate limit is exceeded."""
 
 MAX_DOWNTIME = 86_400.0
-"""The maximum downtime in seconds; longer announcements are shortened to it."""
+"""The maximum downtime in seconds; a longer announced downtime is reduced to this value."""
 
 MAX_ENTRIES = 10_000
 """The maximum number of games to remember, and of players for each game."""
@@ -261,7 +261,7 @@ def refresh(state: ClientState) -> Transition:
 
 
 def refuse(name: str, event: Event, state: ClientState) -> Transition:
-    """Handle a failure that matches no pending request: it is late, or does not name one."""
+    """Handle a failure that matches no pending request: it is late, or names no request."""
     reason, _ = failure_reason(event)
     state = replace(state, rate_limited=state.rate_limited or "rate limit" in reason)
     authenticating = state.status is ClientStatus.AUTHENTICATING

@@ -88,11 +88,11 @@ def connect(
         rejoin_delays: seconds before each rejoin after a crash or a refusal; the last value is
             repeated. If it is empty, a channel ends in these cases and when the connection is
             lost.
-        max_buffer: the number of pushes per channel that may wait for it to be joined.
+        max_buffer: for each channel, the number of pushes that may wait until it is joined.
         options: the keyword arguments of :func:`trioglock.connect`. These defaults differ:
             ``reconnect`` is :data:`RECONNECT`, which retries without a limit and includes the
             first connection; ``ping_interval`` and ``ping_timeout`` are 30 and apply to the
-            heartbeat on the topic ``phoenix``.
+            heartbeat on the ``phoenix`` topic.
 
     Returns:
         An async context manager that returns the :class:`PhoenixSocket`.

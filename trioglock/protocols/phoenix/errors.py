@@ -82,7 +82,7 @@ class JoinRefused(PhoenixError):
     def __str__(self) -> str:
         # The reason that both Phoenix and trioglock.channels send for an exception in the server.
         hint = (
-            "the server failed: see its log"
+            "the server failed: see the server's log"
             if self.response == {"reason": "join crashed"}
             else "check the topic and the payload of the join"
         )

@@ -253,7 +253,7 @@ class ChannelHooks(PhoenixHooks):
         """Run a request now, or as soon as the send queue has space.
 
         A cancelled call, or one that raises ``late``, may have run the request nevertheless: the
-        caller must undo it.
+        caller must then undo the request.
 
         Raises:
             late: the deadline passed first.

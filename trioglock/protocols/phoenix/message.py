@@ -36,7 +36,7 @@ VERSION = "2.0.0"
 """The protocol version. A server assumes an older one if the URL does not contain it."""
 
 PATH_END = "/websocket"
-"""Clients append it to the path of the socket."""
+"""Clients append this to the path of the socket."""
 
 SUBPROTOCOL = "phoenix"
 TOKEN_PREFIX = "base64url.bearer.phx."  # noqa: S105 - the beginning of a subprotocol

@@ -181,7 +181,7 @@ class Pushes:
     # Failures.
 
     def expired(self, number: int) -> list[Effect] | None:
-        """Resolve a push or leave whose deadline has passed; None if it is neither."""
+        """Resolve a push or leave whose deadline has passed; None if no such request exists."""
         push = self._pushes.get(number)
         if push is None:
             return None

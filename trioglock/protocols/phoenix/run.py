@@ -466,7 +466,8 @@ async def run(
     open_timeout = options.pop("open_timeout", 10)
     endpoint = _OnDemandTransport(url, params, auth_token, options, open_timeout=open_timeout)
     hooks = _CallbackHooks(client, check_serializer(serializer), timeout, endpoint)
-    # The endpoint limits its attempts itself, without the time that they wait to be requested.
+    # The endpoint itself limits the duration of an attempt. The time before a callback requests the
+    # attempt does not count.
     opening = open_connection(endpoint, hooks, {**options, "open_timeout": None})
     hooks.state = await _await(client.init())
     hooks.on_start = lambda: task_status.started(ClientHandle(hooks))

@@ -70,7 +70,7 @@ def publish(
 
         publish("new model!", channel="model_created")
 
-    It blocks, may be called from any thread, and reuses its connections.
+    This function blocks, may be called from any thread, and reuses its connections.
 
     Args:
         message: text or binary.
@@ -166,7 +166,7 @@ def _ask_for_reason(servers: BlockingServers, *, history: bool) -> BrokerError |
 def _send_to_master(
     servers: BlockingServers, send: Callable[[Any], object], deadline: float
 ) -> None:
-    """Send, and retry while the server is a replica: the address may lead to another server.
+    """Send, and retry while the server is a replica: its address may lead to another one later.
 
     With sentinels, also retry while the master cannot be reached.
     """

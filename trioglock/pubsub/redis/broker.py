@@ -37,16 +37,16 @@ __all__ = ["RedisBroker"]
 class RedisBroker(Broker):
     """A broker that uses a Redis server's PUBLISH and SUBSCRIBE, and its streams for a history.
 
-    A message on the channel ``news`` of the hub ``trioglock`` is published on the Redis channel
+    A message on the ``news`` channel of the ``trioglock`` hub is published on the Redis channel
     ``trioglock/news`` or, with a history, ``{trioglock}/news``. For each channel with subscribers,
     a process subscribes to both names, so any program that can send PUBLISH can send messages to
     the hub, as in sock-drawer.
 
     The broker detects a Redis server that restarts, is cut off, does not answer or is no longer the
     master. It reconnects, subscribes again and delivers a :class:`Gap` or, with a history, the
-    messages that it missed. In the meantime, ``publish`` waits up to ``publish_timeout`` seconds. A
-    message that was being published when the connection was lost is published again, so in rare
-    cases it arrives twice.
+    missed messages. In the meantime, ``publish`` waits up to ``publish_timeout`` seconds. A message
+    that was being published when the connection was lost is published again, so in rare cases it
+    arrives twice.
 
     Args:
         url: ``redis://[[user]:password@]host[:port][/db]``, ``rediss://`` for TLS, or
@@ -59,8 +59,8 @@ class RedisBroker(Broker):
             ``redis+cluster://[[user]:password@]host[:port][,host[:port]...]``, with one or more of
             the nodes. ``rediss+sentinel://`` and ``rediss+cluster://`` use TLS to all servers.
         history: number of messages to keep for each channel, for subscribers that resume; None
-            keeps none. It requires Redis 6.2 or later. The channel ``incoming`` has no history,
-            and topics of :mod:`trioglock.channels` have their own. Other programs publish with
+            keeps none. It requires Redis 6.2 or later. The ``incoming`` channel has no history, and
+            topics of :mod:`trioglock.channels` have their own. Other programs publish with
             :func:`publish` and the same ``history``; messages sent with PUBLISH have no id and are
             not kept.
         history_seconds: how long the messages of the history are kept; None for no limit.

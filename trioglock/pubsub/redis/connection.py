@@ -47,7 +47,7 @@ MAX_REPLY_SIZE = 2**29 + CHUNK_SIZE
 """Maximum size of a reply in bytes. A string in Redis has at most 512 MiB."""
 
 _NOT_MASTER = ("READONLY", "MASTERDOWN", "LOADING")
-"""Error codes of a server that must not be used now, as another may take over its address."""
+"""Error codes of a server that must not be used now; another server may take over its address."""
 
 _BUSY = ("BUSY ", "TRYAGAIN", "NOREPLICAS")
 """Error codes of a server that may accept the same command a little later."""
@@ -206,7 +206,7 @@ async def open_connection(
         address: the address of the server, or the discovery that finds it.
         timeout: seconds.
         history_key: the key with the ids of the history, if there is one.
-        mode: the mode of the server, if the reason for which it was chosen determines it.
+        mode: the mode of the server, if it is known from the way in which the server was found.
 
     Raises:
         RedisDisconnected: the server could not be found or reached, did not answer in time, or is a
@@ -396,7 +396,7 @@ class ReconnectingConnection(ABC):
     def hurry(self) -> None:
         """End the delay before the next attempt, because the server can be reached.
 
-        It has an effect only once until a connection has been stable. Otherwise two connections
+        This has an effect only once until a connection has been stable. Otherwise two connections
         that are lost at the same time would make each other reconnect without any delay.
         """
         if self._retry and not self._was_hurried:

@@ -94,7 +94,7 @@ class Discovery(ABC):
     def distrust(self) -> None:
         """Ask the other servers first, because the first one gave a wrong answer.
 
-        It may be cut off from the others.
+        That server may be cut off from the others.
         """
         self.servers = (*self.servers[1:], self.servers[0])
 
@@ -251,7 +251,7 @@ def _move(address: RedisAddress, host: str, port: str | int) -> RedisAddress:
 def open_discovery(
     address: RedisAddress | SentinelAddress | ClusterAddress, hub: str
 ) -> RedisAddress | Discovery:
-    """Return the discovery of the server of a hub, or the address itself if it is of one server."""
+    """Return the discovery of a hub's server; for a single server, its address."""
     match address:
         case SentinelAddress():
             return SentinelDiscovery(address)

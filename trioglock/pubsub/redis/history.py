@@ -197,7 +197,7 @@ INDEX_LAG = 1000
 def _known_position(
     position: Position, last: Position, time: Any, complete_at: float | None
 ) -> Position:
-    """Return the position up to which no message is missing.
+    """Return a position at or after the subscriber's, with no missing messages in between.
 
     Args:
         position: the position of the subscriber.

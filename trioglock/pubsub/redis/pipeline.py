@@ -32,7 +32,7 @@ MAX_PENDING = 1024
 """Maximum number of pending requests; further ones wait."""
 
 MAX_READS = 64
-"""The same limit for requests that read the history, whose replies can be large."""
+"""Maximum number of pending requests that read the history: their replies can be large."""
 
 MAX_JOINED = 2**16
 """Maximum number of bytes that are copied to be sent in one write."""
@@ -76,7 +76,7 @@ def _hash_script(script: str) -> str:
 
 
 class CommandSender(ABC):
-    """Sends commands and returns their replies; if a connection is lost, it sends them again.
+    """Sends commands and returns their replies; sends them again if a connection is lost.
 
     Args:
         address: the servers, for error messages.
@@ -106,7 +106,7 @@ class CommandSender(ABC):
         """
 
     def server_of(self, slot: int | None) -> RedisAddress | None:  # noqa: ARG002 - the default
-        """Return the server of a hash slot, as far as it is known; None if there is only one."""
+        """Return the server of a hash slot, if known; None if all slots have the same server."""
         return None
 
     def _limits_of(self, slot: int | None) -> tuple[trio.Semaphore, trio.Semaphore]:
@@ -157,7 +157,7 @@ class CommandSender(ABC):
     ) -> list[Any]:
         """Send commands that read the history; see :meth:`_send_all`.
 
-        Only a few are sent at a time, so that messages, whose publishers wait, can follow soon.
+        Only a few of them are pending at a time, so that publishing does not wait for many replies.
         """
         _, limit = self._limits_of(slot)
         return await self._send_all(commands, limit, waits_for_partner, slot=slot)
@@ -342,8 +342,8 @@ class CommandPipeline(CommandSender, ReconnectingConnection):
             self._unconfirmed.clear()
 
     def _check_role(self, reply: Any) -> None:
-        # If it is an error or not a list, the user lacks permission for ROLE, or the server does
-        # not know the command.
+        # If the reply is an error or not a list, the user lacks permission for ROLE, or the server
+        # does not know the command.
         self._has_role = self._has_role and isinstance(reply, list) and bool(reply)
         if self._has_role and reply[0] != b"master":
             self._leave_server(f"Redis at {self.address} is no longer a master")

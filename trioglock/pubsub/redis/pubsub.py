@@ -108,16 +108,17 @@ class PubSubReceiver(ReconnectingConnection):
         self._interest.remove(channels)
 
     def is_subscribed(self, channels: ChannelFilter) -> bool:
-        # The first batch on the next connection contains it. After this batch, there is a gap, or
-        # the missed messages are read from the history.
+        # The first batch on the next connection contains every subscription. After this batch,
+        # there is a gap, or the missed messages are read from the history.
         return not self._is_subscribing or self._interest.is_confirmed(channels)
 
     async def wait_subscribed(self, channels: ChannelFilter) -> None:
         """Wait until a subscription is confirmed.
 
         Raises:
-            BrokerUnavailable: Redis did not confirm it within ``publish_timeout`` seconds.
-            BrokerError: Redis refused it.
+            BrokerUnavailable: Redis did not confirm the subscription within ``publish_timeout``
+                seconds.
+            BrokerError: Redis refused the subscription.
         """
         with PeerTimeout(self.timings.publish_timeout):
             while not (self._is_up and self._interest.is_confirmed(channels)):
@@ -314,7 +315,7 @@ class PubSubReceiver(ReconnectingConnection):
         self._skip_until = parse_id(missed.last)
 
     def _advancing(self, history: RedisHistory, events: Iterable[Event]) -> Iterator[Event]:
-        """Advance with each message, because the connection can be dropped before the last one."""
+        """Advance ``history`` with each event: the connection may be lost before the last."""
         for event in events:
             if event.id is not None:
                 history.advance(event.id)

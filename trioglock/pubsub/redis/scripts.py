@@ -103,8 +103,8 @@ began: a hub that knows another id is still connected to an earlier master, whic
 message."""
 
 SERVER_SCALE = 10_000_000
-"""The second part of an id of a sharded channel is a number for the server, times this, plus the
-number of the message in its millisecond."""
+"""The second number in an id of a sharded channel is the server's number, times this constant, plus
+the number of the message within its millisecond."""
 
 _SERVER = """
 -- Changes when the server restarts, and when a replica becomes the master.
@@ -179,9 +179,9 @@ return {
 }
 """
 )
-"""Reads the messages of a sharded channel after a position, and what shows whether others are
-missing. It returns at most one message more than a number of bytes allows, because Redis
-disconnects a subscriber for whom too much data waits."""
+"""Reads the messages of a sharded channel after a position, and the data that shows whether others
+are missing. Only the last of the returned messages may exceed the limit in bytes, because Redis
+disconnects a subscriber that has too much pending data."""
 
 
 class HubKeys:
@@ -230,7 +230,7 @@ class ShardKeys:
         return f"{{{self._prefix}{channel}}}"
 
     def slot(self, channel: str) -> int:
-        """The hash slot of both."""
+        """The hash slot of both names of a channel."""
         return slot_of(self.plain(channel))
 
 
@@ -253,5 +253,5 @@ def publish_sharded_arguments(
 
 
 def kept_milliseconds(seconds: float | None) -> int:
-    """The age up to which messages are kept as an argument of a script: 0 for no limit."""
+    """The maximum age of a message, as an argument of a script: 0 for no limit."""
     return 0 if seconds is None else max(1, int(seconds * 1000))

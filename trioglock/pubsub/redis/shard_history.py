@@ -118,7 +118,7 @@ class ShardHistory(MessageHistory):
         self._keys = keys
         self.find_retention: FindRetention = find_retention
         self.find_position: Callable[[str], Position | None] = _no_position
-        """Returns the position up to which the hub has received the messages of a channel."""
+        """Returns a position: the hub has received all messages of a channel up to it."""
 
     @property
     def last(self) -> str:  # type: ignore[override]

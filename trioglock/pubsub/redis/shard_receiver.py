@@ -67,16 +67,16 @@ class ShardedChannel:
         self.slot: int = slot
         self.retention: Retention | None = retention
         self.node: ShardNode | None = None
-        """The node at which it is, or will be, subscribed."""
+        """The node that has, or will have, the subscription."""
         self.is_confirmed: bool = False
         self.error: Exception | None = None
         """Why Redis refuses the subscription."""
         self.position: Position | None = None
-        """With a history: all messages up to this one have been received."""
+        """With a history: all messages up to this position have been received."""
         self.lost_at: float | None = None
-        """After a subscription was lost: the time since which messages may have been missed."""
+        """The time when the subscription was lost; messages may have been missed since then."""
         self.has_plain: bool = False
-        """Whether messages without an id have arrived, which its history should contain."""
+        """Whether messages without an id have arrived, although the channel has a history."""
 
 
 class Subscribing:
@@ -226,7 +226,7 @@ class ShardNode:
         return b"".join(packed)
 
     def _take_ended(self) -> set[bytes]:
-        """Return the names to unsubscribe from now."""
+        """Return the names for the next SUNSUBSCRIBE."""
         ended = set[bytes]()
         for name in list(self._removed):
             self._removed.pop(name, None)
@@ -403,7 +403,7 @@ class ShardNode:
             self._receiver.lose(subscribing.channel, reason)
 
     def position_of(self, channel: ShardedChannel) -> Position | None:
-        """The position up to which all messages have been received."""
+        """A position such that all messages up to it have been received."""
         position = channel.position
         if position is None or not channel.is_confirmed:
             return position
@@ -490,8 +490,9 @@ class ShardReceiver:
         """Wait until a subscription is confirmed.
 
         Raises:
-            BrokerUnavailable: Redis did not confirm it within ``publish_timeout`` seconds.
-            BrokerError: Redis refused it.
+            BrokerUnavailable: Redis did not confirm the subscription within ``publish_timeout``
+                seconds.
+            BrokerError: Redis refused the subscription.
         """
         with PeerTimeout(self.timings.publish_timeout):
             while True:
@@ -522,7 +523,7 @@ class ShardReceiver:
             await self._changed.park()
 
     def position_of(self, name: str) -> Position | None:
-        """The position up to which all messages of a channel have been received."""
+        """A position such that all messages of a channel up to it have been received."""
         channel = self._wanted.get(name)
         if channel is None or channel.node is None:
             return None if channel is None else channel.position

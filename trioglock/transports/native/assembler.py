@@ -8,7 +8,8 @@ from ...frames import Data
 
 __all__ = ["Assembler"]
 
-# This many pieces are joined early, because an object of one or two bytes takes up to 80 bytes.
+# When there are this many pieces, they are joined early, because an object of one or two bytes
+# takes up to 80 bytes.
 _JOINED_PIECES = 1024
 
 

@@ -40,7 +40,8 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 # run.
 INFLATE_BUDGET = 2**18
 
-# The same for frames that the fast path does not handle, such as tiny fragments and pings.
+# Likewise, the number of frames before a pause, for frames that the fast path does not handle, such
+# as tiny fragments and pings.
 FRAME_BUDGET = 1000
 
 
@@ -108,7 +109,7 @@ class Decoder:
         # Inflation.
         self._inflated = 0  # bytes inflated in the current call to feed()
         self._waiting = False  # inflation of the open frame was interrupted
-        self._packed = b""  # if it was, the bytes that remain to be inflated
+        self._packed = b""  # the bytes that remain to be inflated after that
         self._bad_text = ""  # why the text of the open frame is invalid
 
     @property

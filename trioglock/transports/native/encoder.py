@@ -19,8 +19,8 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 # enough for this many frames, but no more, because every idle connection keeps its keys.
 _KEYS_PER_CALL = 64
 
-# A payload of at least this size is not copied behind its header. Only its first bytes are, because
-# each buffer is a separate write.
+# A payload of at least this size is not copied behind its header, except for its first bytes: each
+# buffer is a separate write, so the header should not be written alone.
 LARGE = 2**17
 _FIRST_WRITE = 2**14
 

@@ -22,7 +22,8 @@ FINAL_TEXT, FINAL_BINARY = 0x81, 0x82
 MASKED = 0x80
 
 LEAST_LIMIT = 125
-"""Frames with a short length never exceed it, so the loops do not check them."""
+"""The smallest limit that the loops support. Frames with a short length never exceed this size, so
+the loops do not check them."""
 
 
 def cut_plain(chunk: bytes, at: int, limit: int, run: Run) -> int:

@@ -210,7 +210,7 @@ class NativeLink(Link):
                     self.bytes_sent += len(part)
                     sent += len(part)
                 if self.writes_now:
-                    # There is space again: fill it, instead of waiting for each slice.
+                    # The socket has space again: fill the space, instead of waiting for each slice.
                     with view[sent : sent + MAX_WRITE] as part:
                         now = io.send_now(part)  # type: ignore[union-attr]
                     self.bytes_sent += now
@@ -274,7 +274,7 @@ class NativeLink(Link):
     def _check_closed(self) -> None:
         """Wake the task in :meth:`feed` if other code has closed the socket.
 
-        The poller cannot detect it: a closed socket silently leaves the epoll instance.
+        The poller cannot detect this, because a closed socket silently leaves the epoll instance.
         """
         if self._poller is not None and self._fd != -1 and self._io.fileno() == -1:  # type: ignore[union-attr]
             self._poller.closed(self._fd)

@@ -24,7 +24,7 @@ RECORD = 2**14
 """Maximum size of the data in one record (RFC 8446, section 5.1)."""
 
 READ = RECORD + 2**8
-"""Size of a usual read of ciphertext in bytes: a full record with header, padding and tag."""
+"""Size of a normal read of ciphertext in bytes: a full record with header, padding and tag."""
 
 CHUNK = 2**16
 """Number of bytes that are encrypted before each write, or passed to OpenSSL in one piece."""
