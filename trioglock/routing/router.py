@@ -157,7 +157,7 @@ class Router:
     # Finding.
 
     def find(self, name: str) -> EventHandler:
-        """Return the handler for the event ``name``, or the fallback if no other handler matches."""
+        """Return the handler for event ``name``, or the fallback if no other handler matches."""
         handler = self._handlers.get(name)
         if handler is not None:
             return handler
