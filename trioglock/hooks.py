@@ -146,7 +146,10 @@ class ConnectionInfo:
 
 
 NOT_STATES: set[type] = {Close, Deliver, Reconnect, Reply, Stop}
-"""The classes of results. If a state has one of them, a hook has swapped result and state."""
+"""The classes of results.
+
+If a state is an instance of one of them, a hook has swapped the result and the state.
+"""
 
 
 class Socket(Generic[StateT, MessageT_co]):

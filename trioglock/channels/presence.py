@@ -42,8 +42,8 @@ MERGE_SECONDS = 0.01
 SECONDS_PER_DELIVERY = 30e-6
 """Roughly three times the cost of delivering a diff to one client.
 
-The next diffs are sent only after this time per delivery has passed, so in large topics more
-changes are merged.
+After diffs are sent, the next ones wait this long for each client that was sent one, so that more
+changes are merged in large topics.
 """
 
 MAX_MERGE_SECONDS = 0.25
@@ -54,7 +54,7 @@ END_SECONDS = 1.0
 
 
 class Presence:
-    """Shows the members of a topic who else has joined it, like Phoenix's ``Presence``.
+    """Tells each member of a topic who else has joined, like Phoenix's ``Presence``.
 
     ::
 
@@ -68,9 +68,9 @@ class Presence:
     The tracking client receives ``presence_state``, and all members of the topic receive a
     ``presence_diff`` when entries are added, changed or removed; phoenix.js and other Phoenix
     clients turn both into a list. Both are sent about 10 milliseconds after the change, together
-    with other changes; in large topics with many changes, after up to a quarter of a second. A
-    client receives no diff for changes that its state already contains, except for changes made
-    before it was tracked.
+    with other changes; in large topics with many changes, after up to a quarter of a second.
+    Once a client is tracked, it receives no diff for a change that its ``presence_state`` already
+    contains. It may have received diffs for changes made before it was tracked.
 
     Processes that share a hub announce their entries to each other. If a process is silent for 30
     seconds, its entries are removed. They are removed immediately when its hub closes.
@@ -111,8 +111,8 @@ class Presence:
     async def track(self, channel: Channel[Any], key: str, meta: Mapping[str, Any]) -> None:
         """Add an entry for a channel, which is removed when the channel ends.
 
-        The client receives ``presence_state`` with the first entry of its channel. In ``join``, the
-        entry is added after the response has been sent.
+        The client is sent ``presence_state`` when the first entry for its channel is added. In
+        ``join``, the entry is added after the response has been sent.
 
         Args:
             channel: the channel.
@@ -130,8 +130,9 @@ class Presence:
         actor = check_actor(channel)
         if actor.hub is not self._hub:
             raise UsageError(
-                f"the {type(channel).__name__} belongs to a different hub than this Presence, such "
-                "as that of a MockPhoenixServer: in tests, serve the Channels of the Presence"
+                f"the {type(channel).__name__} belongs to a different hub than this Presence, for "
+                "example to the hub of a MockPhoenixServer: in tests, serve the Channels object "
+                "that was passed to Presence()"
             )
         self._open_replica()
         meta = copy_meta(actor.join.topic, key, meta)

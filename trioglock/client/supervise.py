@@ -59,8 +59,9 @@ async def supervise(
 
     Args:
         services: async functions without arguments.
-        max_restarts: number of restarts of all services together within the period; None for no
-            limit, which requires delays: without ``backoff``, those of ``Backoff()``.
+        max_restarts: maximum number of restarts within the period, for all services combined. None
+            means no limit; restarts are then always delayed, by ``Backoff()`` if ``backoff`` is
+            None.
         within: seconds of the sliding period.
         strategy: ``"one_for_one"`` restarts only the failed service. ``"one_for_all"`` cancels
             the others first and restarts all, including those that had returned.
@@ -77,7 +78,8 @@ async def supervise(
     Raises:
         RestartLimit: too many failures; the other services were cancelled.
         InvalidOption: an argument is invalid; raised immediately.
-        BaseException: raised by a service, if it is not an Exception; raised unchanged.
+        BaseException: a service raised an exception that is not an ``Exception``; it propagates
+            unchanged.
     """
     _check(services, max_restarts, within, strategy, restart, backoff)
     if backoff is None and max_restarts is None:

@@ -77,7 +77,7 @@ class ReceiveQueue:
         return len(self.items) >= self.pause_at
 
     def collect(self) -> bool:
-        """Add a message to :attr:`items`, which is empty, if possible; return whether it was added.
+        """If possible, add a message to :attr:`items`, which is empty; return whether it was added.
 
         With ``fragments=True``, the call joins the fragments of a message.
         """

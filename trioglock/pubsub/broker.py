@@ -31,7 +31,7 @@ HISTORY_SECONDS = 86_400.0
 """By default, a message is kept for a day."""
 
 Deliver: TypeAlias = Callable[[Event], bool | None]
-"""Receives each published message and each gap; neither blocks nor raises.
+"""Receives each published message and each gap. It must neither block nor raise.
 
 Returns True if other tasks must run because the queue of a subscription is filling up.
 """
@@ -161,16 +161,17 @@ class Broker(ABC):
                 :attr:`~BrokerSession.topic_history`.
 
         Raises:
-            BrokerUnavailable: on entry, if the broker could not be reached in time. BrokerError: on
-                entry, if the broker returned an error, for example because of a wrong password.
+            BrokerUnavailable: on entry, if the broker could not be reached in time.
+            BrokerError: on entry, if the broker returned an error, for example because of a wrong
+                password.
         """
 
 
 class MemoryBroker(Broker):
     """A broker within one process. It delivers every message immediately.
 
-    Publishing to it is not always a checkpoint: other tasks run before the queue of a subscription
-    is full, and at least after every 64 messages or 10 milliseconds.
+    Publishing to it is not always a checkpoint: other tasks run before the queue of a
+    subscription is full, and at least once every 64 messages or 10 milliseconds.
 
     Hubs that share a MemoryBroker and a name receive each other's messages.
 

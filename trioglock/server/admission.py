@@ -334,7 +334,11 @@ class HandshakeHandler:
     async def _admit(
         self, upgrade: Upgrade, target: HandshakeTarget, handshake: PendingHandshake
     ) -> Response | Upgrade:
-        """Ask the target. While it waits, for example for a broker, it is not in progress."""
+        """Ask the target whether to admit the client.
+
+        While the target waits, for example for a broker, the handshake does not count as being in
+        progress.
+        """
         try:
             admitted = await target._admit(upgrade.received.request)  # noqa: SLF001
         except Exception:

@@ -90,9 +90,9 @@ def parse_proxy(address: str) -> Proxy:
     except ValueError as error:
         shown = redact_query(without_secrets(address))
         raise InvalidOption(
-            f"proxy {shown!r} is not scheme://user:password@host:port, "
-            "with an optional user and password and the scheme "
-            f"http, https, socks5, socks5h, socks4 or socks4a: {error}"
+            f"invalid proxy URL {shown!r}: {error}; it must be scheme://user:password@host:port, "
+            "where the user and the password are optional and the scheme is http, https, socks5, "
+            "socks5h, socks4 or socks4a"
         ) from None
 
 
@@ -113,7 +113,7 @@ def _parse(address: str, source: str) -> Proxy:
     elif authority.user is not None:
         user_info = authority.user, authority.password or ""
         if max(len(text.encode()) for text in user_info) > _MAX_SOCKS_TEXT:
-            raise ValueError("SOCKS limits user name and password to 255 bytes each")
+            raise ValueError("SOCKS limits the user name and the password to 255 bytes each")
     port = _PORTS[scheme] if authority.port is None else authority.port
     return Proxy(scheme, authority.host, port, user_info, source)
 
@@ -177,7 +177,7 @@ def _read_proxy(scheme: str, address: str) -> Proxy | None:
 
 
 class _Exclusion(NamedTuple):
-    """An entry of ``no_proxy``: a network, or a domain, which is empty for all hosts."""
+    """An entry in ``no_proxy``: a network or a domain. An empty domain matches every host."""
 
     network: IPv4Network | IPv6Network | None
     domain: str
