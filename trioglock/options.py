@@ -527,8 +527,13 @@ def _names(given: object) -> str:
     return redact_subprotocols(repr(given))
 
 
+_DAY = 86_400
+
+
 def check_seconds(name: str, value: float | None, *, none: bool = True) -> None:
     """Raise InvalidOption unless ``value`` is a positive number of seconds, or None."""
+    if value.__class__ is int and 0 < value < _DAY:
+        return  # the usual timeout of a request
     if value is None and none:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -424,9 +424,9 @@ async def request(
                 or actor.send_hook.is_async
             )
             if sends_now:
-                queued = len(send_queue._data)  # noqa: SLF001
+                queued = len(send_queue)
                 iterable = actor.send(message)
-                added = len(send_queue._data) - queued  # noqa: SLF001
+                added = len(send_queue) - queued
                 if added > 0:
                     pending.unsent = send_queue.newest(added)
         finally:
@@ -467,5 +467,4 @@ def key_of(ref: object) -> Hashable | None:
 
 def has_link(connection: Connection[Any, Any]) -> bool:
     """Whether a message that is sent now goes over the current link, and not the next one."""
-    is_open = connection._session.status is Status.OPEN  # noqa: SLF001 - one package
-    return is_open and not connection._send_queue.link_lost  # noqa: SLF001
+    return connection.status is Status.OPEN and not connection._send_queue.link_lost  # noqa: SLF001
